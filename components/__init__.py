@@ -1,0 +1,1 @@
+"""One thin, containerised pipeline step a file; no logic."""

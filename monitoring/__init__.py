@@ -1,0 +1,1 @@
+"""Drift, online experiments and the pages people read."""

@@ -1,0 +1,1 @@
+"""KFP graphs; no logic."""

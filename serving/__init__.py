@@ -1,0 +1,1 @@
+"""The ranking engine and the BentoML service around it."""
