@@ -226,7 +226,11 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     """
     if path is None:
         checkout = Path(__file__).resolve().parent.parent / "params.yaml"
-        text = checkout.read_text() if checkout.exists() else resources.files("uniscale").joinpath("params.yaml").read_text()
+        text = (
+            checkout.read_text()
+            if checkout.exists()
+            else resources.files("uniscale").joinpath("params.yaml").read_text()
+        )
     elif Path(path).exists():
         text = Path(path).read_text()
     else:

@@ -170,4 +170,5 @@ class LogDescription:
                 f"{folder}/description.json: unknown keys {sorted(unknown)}, missing keys {sorted(required)}; "
                 f"known keys are {sorted(known)}"
             )
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items()}
+        return cls(**values)

@@ -9,7 +9,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from uniscale.artifacts import read_json, write_json
+from uniscale.logs import TIMESTAMP
 
 
 class Sampling(IntEnum):
@@ -60,12 +63,6 @@ class Feature:
     table: str = ""
 
 
-# Columns that every rows file has besides the features. Candidate-level ones are lists of equal length.
-REQUEST_COLUMNS = ("request_id", "user_id", "query", "ts", "domain_index", "scenarios", "query_rule", "query_text")
-CANDIDATE_COLUMNS = ("item", "sampling", "position")  # then, per task: <task>, <task>_source
-BEHAVIOUR_COLUMNS = ("behaviour_index", "behaviour_ts")  # item index and unix seconds, beside the id features
-
-
 @dataclass(frozen=True)
 class SampleSpec:
     """What a samples folder offers a model: features, domains, scenarios, tasks and vector widths."""
@@ -89,9 +86,9 @@ class SampleSpec:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "SampleSpec":
         """Inverse of `as_json`."""
-        features = tuple(Feature(**feature) for feature in raw["features"])
-        rest = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
-        return cls(**{**rest, "features": features})
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items()}
+        values["features"] = tuple(Feature(**feature) for feature in raw["features"])
+        return cls(**values)
 
     def save(self, folder: Path) -> None:
         """Write `spec.json` into a folder."""
@@ -101,3 +98,27 @@ class SampleSpec:
     def load(cls, folder: Path) -> "SampleSpec":
         """Read `spec.json` of a folder."""
         return cls.from_json(read_json(Path(folder) / "spec.json"))
+
+
+def row_schema(spec: SampleSpec) -> pa.Schema:
+    """Arrow schema of the list-wise rows of a spec (the `day` and `domain` partitions are in the path)."""
+    columns: list[tuple[str, pa.DataType]] = [
+        ("request_id", pa.string()),
+        ("user_id", pa.string()),
+        ("query", pa.string()),
+        ("ts", TIMESTAMP),
+        ("domain_index", pa.int8()),  # into spec.domains
+        ("scenarios", pa.list_(pa.int8())),  # into spec.scenarios
+        ("query_rule", pa.int8()),
+        ("query_text", pa.list_(pa.float32())),  # empty when spec.text_dim is 0
+        ("item", pa.list_(pa.int32())),  # index into items.parquet, 0 unknown
+        ("sampling", pa.list_(pa.int8())),
+        ("position", pa.list_(pa.int16())),  # 1-based, 0 for unexposed
+    ]
+    for task in spec.tasks:
+        columns += [(task, pa.list_(pa.int8())), (f"{task}_source", pa.list_(pa.int8()))]
+    columns += [("behaviour_index", pa.list_(pa.int32())), ("behaviour_ts", pa.list_(pa.int64()))]
+    for feature in spec.features:
+        scalar = pa.int64() if feature.kind == "id" else pa.float32()  # a missing number is null, a missing id 0
+        columns.append((feature.name, scalar if feature.level == "request" else pa.list_(scalar)))
+    return pa.schema(columns)

@@ -1,0 +1,28 @@
+"""The serving log: one row an answered request, written by the service, read by monitoring and by retraining.
+
+Files are `day=YYYY-MM-DD/*.parquet` below one folder, the day being that of `ts`.
+"""
+
+import pyarrow as pa
+
+from uniscale.logs import FLOATS, STRINGS, TIMESTAMP
+
+SCHEMA = pa.schema(
+    [
+        ("request_id", pa.string()),
+        ("ts", TIMESTAMP),  # when the user asked (a simulated clock where the service accepts one)
+        ("served_at", TIMESTAMP),  # wall clock of the answer
+        ("user_id", pa.string()),
+        ("query", pa.string()),
+        ("scenario", STRINGS),
+        ("variant", pa.string()),
+        ("version", pa.string()),
+        ("item_ids", STRINGS),  # in the order answered
+        ("scores", FLOATS),
+        ("propensities", FLOATS),  # null unless exploration is on
+        ("candidates", pa.int32()),
+        ("fallback", pa.string()),  # why the answer is not the model's, null when it is
+        ("latency_ms", pa.float32()),
+        ("features_hash", pa.int64()),
+    ]
+)
