@@ -1,3 +1,3 @@
-"""Kernel of UniScale: configuration, contracts, hashing, artifacts, errors and the CLI; imports nothing else of ours."""
+"""Kernel of UniScale: configuration, contracts, hashing, artifacts, errors and the CLI."""
 
 __version__ = "0.1.0"
