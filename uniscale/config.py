@@ -4,6 +4,7 @@ Loading is strict: an unknown or missing key is a `ConfigError` with its dotted 
 """
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -221,16 +222,39 @@ class Config(Section):
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Load `params.yaml` (the embedded one unless `path` is given) and apply `a.b=value` overrides, values in YAML.
 
+    The file's `sources` block holds what a data source changes; the block of the chosen `data.source` is applied
+    before the overrides.
+
     Raises:
         ConfigError: no such file, bad YAML, an unknown or missing key, a value out of range.
     """
+    raw = _read(path)
+    pairs = [_split(override) for override in overrides]
+    per_source = raw.pop("sources", {})
+    source = dict(pairs).get("data.source", raw.get("data", {}).get("source"))
+    for key, value in _leaves(per_source.get(source, {})):
+        _assign(raw, key, value)
+    for key, value in pairs:
+        _assign(raw, key, value)
+    return config_from(raw)
+
+
+def config_from_sections(seed: int, **sections: str) -> Config:
+    """A Config whose named sections are given as JSON, as pipeline parameters carry them.
+
+    The sections a step does not name keep the embedded values, which that step does not read; so the cache key of a
+    step holds exactly what it depends on.
+    """
+    raw = _read(None)
+    raw.pop("sources", None)
+    return config_from({**raw, "seed": seed, **{name: json.loads(text) for name, text in sections.items()}})
+
+
+def _read(path: Path | None) -> dict[str, Any]:
     if path is None:
         checkout = Path(__file__).resolve().parent.parent / "params.yaml"
-        text = (
-            checkout.read_text()
-            if checkout.exists()
-            else resources.files("uniscale").joinpath("params.yaml").read_text()
-        )
+        embedded = resources.files("uniscale").joinpath("params.yaml")
+        text = checkout.read_text() if checkout.exists() else embedded.read_text()
     elif Path(path).exists():
         text = Path(path).read_text()
     else:
@@ -239,12 +263,24 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path or 'params.yaml'} is not valid YAML: {error}") from None
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise ConfigError(f"--set takes key=value, got {override!r}, e.g. --set train.epochs=2")
-        _assign(raw, key.strip(), yaml.safe_load(value))
-    return config_from(raw)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path or 'params.yaml'} holds {type(raw).__name__}, not a mapping of sections")
+    return raw
+
+
+def _split(override: str) -> tuple[str, Any]:
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise ConfigError(f"--set takes key=value, got {override!r}, e.g. --set train.epochs=2")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
+
+
+def _leaves(tree: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any]]:
+    """Dotted paths of a two-level override block; a mapping below a section's key is one value."""
+    return [(f"{section}.{key}", value) for section, block in tree.items() for key, value in block.items()]
 
 
 def config_from(raw: Mapping[str, Any]) -> Config:

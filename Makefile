@@ -1,0 +1,41 @@
+# The verbs, the same for people and CI. `make run DATA=journey`, `make run DATA=expedia INPUT=path MODEL=hhsft SET="train.epochs=2"`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DATA ?= simulation
+INPUT ?=
+MODEL ?=
+SET ?=
+
+.PHONY: setup run test check bench clean images
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 is needed, found " + sys.version.split()[0] + ": set PYTHON=/path/to/python3.11") if sys.version_info[:2] != (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(READY)
+
+# Exit code 3 is a clean outcome: the candidate was rejected and the champion stays.
+run: setup
+	$(BIN)/uniscale run --data $(DATA) $(if $(INPUT),--input $(INPUT)) $(if $(MODEL),--model $(MODEL)) $(foreach pair,$(SET),--set $(pair)) \
+	|| { code=$$?; [ $$code -eq 3 ] || exit $$code; }
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
