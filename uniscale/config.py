@@ -174,6 +174,11 @@ class ServingConfig(Section):
     deadline_ms: float = Field(gt=0, description="past it the answer is the popularity fallback, and says so")
     max_concurrency: int = Field(ge=1, description="requests in work a worker; above it 429 with Retry-After")
     item_ttl_seconds: float = Field(gt=0, description="age at which the item snapshot is reloaded")
+    threads: int = Field(ge=1, description="requests scored at the same time a worker, each on one core")
+    client_clock: bool = Field(
+        description="accept `ts` of requests, which a simulation and a replay need; false where the users are real"
+    )
+    log_flush_seconds: float = Field(gt=0, description="longest time an answered request stays out of the serving log")
     smoke_requests: int = Field(ge=1)
     smoke_candidates: int = Field(ge=1)
 
