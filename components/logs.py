@@ -1,0 +1,35 @@
+"""Step: raw logs in the contract, from the simulated marketplace, an adapter, or a folder that has them already."""
+
+from kfp import dsl
+
+from components.image import step
+
+
+@step
+def logs(seed: int, data: str, simulation: str, input_hash: str, raw: dsl.Output[dsl.Dataset]) -> None:
+    """Write the raw logs.
+
+    Args:
+        seed: seed of the simulation.
+        data: section `data` of the configuration, as JSON.
+        simulation: section `simulation`, as JSON.
+        input_hash: content hash of the input path, so that changed input is read again.
+        raw: the log folder.
+    """
+    import shutil
+    from pathlib import Path
+
+    from features.adapters import expedia, journey
+    from simulation.marketplace import write_logs
+    from uniscale.config import config_from_sections
+
+    config = config_from_sections(seed, data=data, simulation=simulation)
+    out = Path(raw.path)
+    if config.data.source == "simulation":
+        write_logs(config.simulation, seed, out)
+    elif config.data.source == "journey":
+        journey.write_logs(config.data, out)
+    elif config.data.source == "expedia":
+        expedia.write_logs(config.data, out)
+    else:
+        shutil.copytree(config.data.input, out)

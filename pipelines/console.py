@@ -1,0 +1,94 @@
+"""What a person sees of a local run: one line a step, its progress, and the error that ended it; the rest is logged."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TextIO
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+STARTED = re.compile(r"Executing task '(?P<step>[\w-]+)'")
+ENDED = re.compile(r"Task '(?P<step>[\w-]+)' finished with status (?P<status>\w+)")
+RUNNER_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d+ - (INFO|WARNING|ERROR) - ")
+COPY_SUFFIX = re.compile(r"-\d+$")  # a step that stands in both branches is called package and package-2
+
+
+@dataclass
+class StepRecord:
+    """How one step went."""
+
+    name: str
+    seconds: float = 0.0
+    status: str = "running"
+    lines: list[str] = field(default_factory=list)
+
+
+class StepConsole:
+    """A stream that takes everything the local runner prints, logs it whole, and tells steps apart.
+
+    It reads the runner's own messages (kfp 2.17.0): 'Executing task …' and 'Task … finished with status …'; what a
+    step itself prints arrives indented by four spaces.
+    """
+
+    def __init__(self, log: TextIO, show: Callable[[str], None]):
+        self.log, self.show = log, show
+        self.records: dict[str, StepRecord] = {}
+        self.current: StepRecord | None = None
+        self.started = 0.0
+        self.partial = ""
+        self.in_executor_input = False
+
+    def write(self, text: str) -> int:
+        """Take a piece of output; whole lines are interpreted."""
+        self.log.write(text)
+        *lines, self.partial = (self.partial + text).split("\n")
+        for line in lines:
+            self._line(COLOUR.sub("", line))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the log."""
+        self.log.flush()
+
+    def isatty(self) -> bool:
+        """Never a terminal: what is shown goes through `show`."""
+        return False
+
+    def _line(self, line: str) -> None:
+        if RUNNER_LINE.match(line):
+            if found := STARTED.search(line):
+                self._begin(COPY_SUFFIX.sub("", found["step"]))
+            elif found := ENDED.search(line):
+                self._end(found["status"])
+        elif self.current is not None and line.startswith("    "):
+            self._of_step(line[4:].rstrip())
+
+    def _begin(self, name: str) -> None:
+        self.started = time.monotonic()
+        self.current = self.records[name] = StepRecord(name)
+        self.show(f"[bold]{name}[/bold]")
+
+    def _end(self, status: str) -> None:
+        assert self.current is not None
+        self.current.seconds = round(time.monotonic() - self.started, 2)
+        self.current.status = "done" if status == "SUCCESS" else "failed"
+        self.show(f"[bold]{self.current.name}[/bold] {self.current.status} in {self.current.seconds:.1f} s")
+        self.current = None
+
+    def _of_step(self, line: str) -> None:
+        assert self.current is not None
+        if "[KFP Executor" in line:
+            self.in_executor_input = line.endswith("Got executor_input:")
+        elif self.in_executor_input:
+            self.in_executor_input = line != "}"
+        elif line:
+            self.current.lines.append(line)
+            self.show(f"[dim]  {self.current.name}: {line.replace('[', chr(92) + '[')}[/dim]")
+
+
+def error_of(record: StepRecord) -> str:
+    """The message of the exception that ended a step: the last line that names an error, with what follows it."""
+    for index in range(len(record.lines) - 1, -1, -1):
+        if re.match(r"^[\w.]*(Error|Exception|Interrupt|Exit)\b", record.lines[index]):
+            return "\n".join(record.lines[index:]).split(": ", 1)[-1]
+    return "\n".join(record.lines[-5:]) or "it ended without a message (killed, or out of memory?)"

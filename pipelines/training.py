@@ -1,0 +1,161 @@
+"""The training pipeline: logs to a monitored ranker, with the champion to beat and a gate that branches."""
+
+from typing import Any
+
+from kfp import dsl
+
+from components.champion import champion as champion_step
+from components.drift import drift as drift_step
+from components.evaluate import evaluate as evaluate_step
+from components.experiment import experiment as experiment_step
+from components.features import features as features_step
+from components.finish import finish as finish_step
+from components.gate import gate as gate_step
+from components.ingest import ingest as ingest_step
+from components.logs import logs as logs_step
+from components.package import package as package_step
+from components.promote import promote as promote_step
+from components.reject import reject as reject_step
+from components.resolve import resolve as resolve_step
+from components.samples import samples as samples_step
+from components.seat import seat as seat_step
+from components.smoke import smoke as smoke_step
+from components.summary import summary as summary_step
+from components.train import train as train_step
+from uniscale.config import Config
+
+NAME = "uniscale-training"
+# In the order in which a reader thinks of them; of promote and reject one runs.
+STEPS = (
+    "logs",
+    "ingest",
+    "features",
+    "samples",
+    "resolve",
+    "champion",
+    "seat",
+    "train",
+    "evaluate",
+    "drift",
+    "gate",
+    "promote",
+    "reject",
+    "package",
+    "smoke",
+    "experiment",
+    "summary",
+    "finish",
+)
+
+
+def training_pipeline(defaults: Config) -> Any:
+    """The pipeline, its parameters defaulting to a configuration.
+
+    Every section of the configuration is a parameter of its own, as JSON: a step takes those it reads, so a change of
+    one section re-runs only the steps that depend on it.
+    """
+
+    @dsl.pipeline(
+        name=NAME, description="From logs to a monitored ranker: ES3 samples, training, gate, deployment, A/B"
+    )
+    def training(
+        seed: int = defaults.seed,
+        data: str = defaults.data.model_dump_json(),
+        simulation: str = defaults.simulation.model_dump_json(),
+        ingest: str = defaults.ingest.model_dump_json(),
+        features: str = defaults.features.model_dump_json(),
+        spark: str = defaults.spark.model_dump_json(),
+        samples: str = defaults.samples.model_dump_json(),
+        model: str = defaults.model.model_dump_json(),
+        train: str = defaults.train.model_dump_json(),
+        gate: str = defaults.gate.model_dump_json(),
+        serving: str = defaults.serving.model_dump_json(),
+        experiment: str = defaults.experiment.model_dump_json(),
+        drift: str = defaults.drift.model_dump_json(),
+        input_hash: str = "",
+        registry: str = "runs/registry",
+        registered_model: str = "ranker",
+        champion_version: str = "current",
+        work: str = "runs/work",
+        run_folder: str = "runs/latest",
+        run_id: str = "run",
+    ) -> None:
+        finish = finish_step(run_folder=run_folder, run_id=run_id).set_caching_options(False)
+        with dsl.ExitHandler(finish, name="run"):
+            raw = logs_step(seed=seed, data=data, simulation=simulation, input_hash=input_hash).outputs["raw"]
+            clean = ingest_step(seed=seed, rules=ingest, raw=raw).outputs["clean"]
+            tables = features_step(seed=seed, settings=features, samples=samples, clean=clean).outputs["tables"]
+            rows = samples_step(
+                seed=seed, settings=samples, features=features, spark=spark, clean=clean, tables=tables
+            ).outputs["rows"]
+
+            resolved = resolve_step(registry=registry, name=registered_model, requested=champion_version)
+            resolved.set_caching_options(False)
+            champion = champion_step(
+                seed=seed,
+                settings=train,
+                model_sizes=model,
+                work=work,
+                registry=registry,
+                name=registered_model,
+                version=resolved.output,
+                rows=rows,
+            ).outputs["model"]
+            seated = seat_step(
+                registry=registry, name=registered_model, version=resolved.output, run_id=run_id, model=champion
+            )
+            seated.set_caching_options(False)
+
+            candidate = train_step(seed=seed, settings=train, model_sizes=model, work=work, rows=rows).outputs["model"]
+            measured = evaluate_step(
+                seed=seed, gate=gate, train=train, raw=raw, rows=rows, candidate=candidate, champion=champion
+            ).outputs["measured"]
+            drifted = drift_step(seed=seed, settings=drift, rows=rows, measured=measured).outputs["report"]
+            decided = gate_step(seed=seed, rules=gate, measured=measured)
+            decision = decided.outputs["decision"]
+
+            def serve(verdict: str, version: dsl.PipelineTask, treatment: Any) -> None:
+                """Deploy both variants, check them, put them before users, and sum up; a branch ends with this."""
+                deployment = package_step(
+                    seed=seed,
+                    serving=serving,
+                    experiment=experiment,
+                    features=features,
+                    control_version=seated.output,
+                    treatment_version=version.output,
+                    tables=tables,
+                    control=champion,
+                    treatment=treatment,
+                ).outputs["deployment"]
+                checked = smoke_step(seed=seed, serving=serving, deployment=deployment).outputs["checked"]
+                result = experiment_step(
+                    seed=seed,
+                    data=data,
+                    simulation=simulation,
+                    serving=serving,
+                    settings=experiment,
+                    clean=clean,
+                    rows=rows,
+                    deployment=deployment,
+                ).outputs["result"]
+                summary_step(
+                    run_folder=run_folder,
+                    verdict=verdict,
+                    rows=rows,
+                    clean=clean,
+                    measured=measured,
+                    decision=decision,
+                    checked=checked,
+                    drifted=drifted,
+                    result=result,
+                ).set_caching_options(False)
+
+            record = {"registry": registry, "name": registered_model, "run_id": run_id, "input_hash": input_hash}
+            with dsl.If(decided.outputs["Output"] == "promote", name="promoted"):
+                promoted = promote_step(**record, measured=measured, decision=decision).set_caching_options(False)
+                serve("promote", promoted, measured)
+            with dsl.Else(name="rejected"):
+                reject_step(**record, measured=measured, decision=decision).set_caching_options(False)
+                serve("reject", seated, champion)
+
+    return training

@@ -1,0 +1,44 @@
+"""The command line: the whole chain, a verb a step, and what Kubeflow needs; heavy imports wait for their verb."""
+
+import os
+import sys
+
+import typer
+
+from uniscale.cli import kubeflow, local, steps
+
+# Before any dependency is imported, here or in a child process: none of them phones home.
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "1",
+    "BENTOML_DO_NOT_TRACK": "True",
+    "DVC_NO_ANALYTICS": "1",
+    "FEAST_USAGE": "False",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+app = typer.Typer(
+    help="Search ranking from logs to a monitored service: UniScale (ES3 + HHSFT) in a Kubeflow pipeline.\n\n"
+    "Start with `uniscale run`. Every value is a key of params.yaml and is changed with --set section.key=value. "
+    "Exit codes: 0 completed and promoted, 3 completed and the candidate rejected, 2 wrong use, 1 any other failure.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+local.register(app)
+steps.register(app)
+kubeflow.register(app)
+
+
+def main() -> None:
+    """Entry point: user errors end with one clear message, never a traceback."""
+    from uniscale.errors import UniscaleError
+
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
+    try:
+        app()
+    except UniscaleError as error:
+        from rich.console import Console
+
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/bold red] {error}", markup=True)
+        sys.exit(1)

@@ -1,0 +1,85 @@
+"""Verbs for this machine: run the chain, look at runs, check what is installed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uniscale.cli.options import ConfigPath, Settings, load
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command()(run)
+    app.command()(show)
+    app.command()(doctor)
+
+
+def run(
+    data: Annotated[str | None, typer.Option(help="simulation, journey, expedia, or logs (in the contract).")] = None,
+    input: Annotated[Path | None, typer.Option(help="Path of the raw input, for expedia and logs.")] = None,
+    model: Annotated[str | None, typer.Option(help="An entry of the model zoo, e.g. hhsft.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
+    settings: Settings = None,
+    config: ConfigPath = None,
+    runs: Annotated[Path, typer.Option(help="Folder of runs, step cache and model registry.")] = Path("runs"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do not resume a run that was cut off.")] = False,
+) -> None:
+    """Run the whole chain on this machine: logs, features, samples, training, gate, service, monitoring.
+
+    A run that was killed is resumed from its finished steps when the same command is given again. Exits with 0 when
+    the candidate was promoted and with 3 when it was rejected.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    chosen = load(
+        config,
+        settings,
+        data__source=data,
+        data__input=str(input.resolve()) if input else None,
+        model__name=model,
+        seed=str(seed) if seed is not None else None,
+    )
+    from pipelines.local import run_locally
+    from uniscale.run_report import print_summary
+
+    outcome = run_locally(chosen, runs, console.print, fresh=fresh)
+    print_summary(outcome.folder, console)
+    raise typer.Exit(0 if outcome.promoted else 3)
+
+
+def show(
+    run_id: Annotated[str | None, typer.Argument(help="A run; the newest completed one if absent.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+) -> None:
+    """Print the summary of a finished run again."""
+    from rich.console import Console
+
+    from uniscale.artifacts import read_json
+    from uniscale.errors import DataError
+    from uniscale.run_report import print_summary
+
+    folders = [path.parent for path in sorted(runs.glob("*/manifest.json"))]
+    done = [folder for folder in folders if read_json(folder / "manifest.json")["status"] == "completed"]
+    wanted = [folder for folder in done if run_id in (None, folder.name)]
+    if not wanted:
+        known = ", ".join(folder.name for folder in done) or "none"
+        raise DataError(f"no completed run {run_id or ''} in {runs}: completed ones are {known}")
+    print_summary(wanted[-1], Console(highlight=False))
+
+
+def doctor() -> None:
+    """Say what this machine has, what is missing, and how to get it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from uniscale.doctor import examine
+
+    table = Table("", "what", "found", "remedy")
+    findings = examine()
+    for finding in findings:
+        mark, remedy = ("ok", "") if finding.fine else ("[red]missing[/red]", finding.remedy)
+        table.add_row(mark, finding.what, finding.found, remedy)
+    Console(highlight=False).print(table)
+    raise typer.Exit(0 if all(finding.fine for finding in findings if finding.required) else 1)

@@ -1,0 +1,27 @@
+"""Options that many verbs share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from uniscale.config import Config
+
+ConfigPath = Annotated[
+    Path | None, typer.Option("--config", help="A params.yaml of your own; the embedded one if absent.")
+]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, as often as needed.")]
+Out = Annotated[Path, typer.Option(help="Folder to write.")]
+Logs = Annotated[Path, typer.Option(help="Log folder in the contract.")]
+Tables = Annotated[Path, typer.Option("--features", help="Feature folder.")]
+Rows = Annotated[Path, typer.Option("--samples", help="Samples folder.")]
+Deployment = Annotated[Path, typer.Option(help="Deployment folder.")]
+
+
+def load(config: Path | None, settings: list[str] | None, **overrides: str | None) -> "Config":
+    """The configuration of a verb: file, then --set, then the verb's own options (dots written as two underscores)."""
+    from uniscale.config import load_config
+
+    named = [f"{key.replace('__', '.')}={value}" for key, value in overrides.items() if value is not None]
+    return load_config(config, [*(settings or []), *named])

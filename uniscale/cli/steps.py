@@ -1,0 +1,138 @@
+"""A verb a step: the same functions that the pipeline's components call, on local folders."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from uniscale.cli.options import ConfigPath, Deployment, Logs, Out, Rows, Settings, Tables, load
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for verb in (logs, ingest, features, samples, train, evaluate, gate, drift, package, smoke, experiment):
+        app.command(rich_help_panel="Steps")(verb)
+
+
+def call(name: str, **arguments: Any) -> Any:
+    """Run a component's function here: paths become artifacts, configuration sections become JSON."""
+    import importlib
+
+    from kfp import dsl
+
+    def argument(value: Any) -> Any:
+        if isinstance(value, Path):
+            return dsl.Artifact(uri=str(value.resolve()))
+        return value.model_dump_json() if hasattr(value, "model_dump_json") else value
+
+    component = getattr(importlib.import_module(f"components.{name}"), name)
+    return component.python_func(**{key: argument(value) for key, value in arguments.items()})
+
+
+def logs(out: Out, settings: Settings = None, config: ConfigPath = None) -> None:
+    """Write raw logs in the contract: simulate them, or adapt a source (`--set data.source=…`)."""
+    c = load(config, settings)
+    call("logs", seed=c.seed, data=c.data, simulation=c.simulation, input_hash="", raw=out)
+
+
+def ingest(logs: Logs, out: Out, settings: Settings = None, config: ConfigPath = None) -> None:
+    """Validate logs; violating rows go to quarantine with their reason."""
+    c = load(config, settings)
+    call("ingest", seed=c.seed, rules=c.ingest, raw=logs, clean=out)
+
+
+def features(logs: Logs, out: Out, settings: Settings = None, config: ConfigPath = None) -> None:
+    """Build point-in-time feature tables, apply the Feast repository and fill its online store."""
+    c = load(config, settings)
+    call("features", seed=c.seed, settings=c.features, samples=c.samples, clean=logs, tables=out)
+
+
+def samples(logs: Logs, tables: Tables, out: Out, settings: Settings = None, config: ConfigPath = None) -> None:
+    """Build list-wise samples by ES3 on Spark."""
+    c = load(config, settings)
+    sections = {"settings": c.samples, "features": c.features, "spark": c.spark}
+    call("samples", seed=c.seed, **sections, clean=logs, tables=tables, rows=out)
+
+
+def train(
+    rows: Rows,
+    out: Out,
+    model: Annotated[str | None, typer.Option(help="An entry of the model zoo.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("runs/work"),
+    settings: Settings = None,
+    config: ConfigPath = None,
+) -> None:
+    """Train a model on samples; a training that was cut off goes on from its last checkpoint."""
+    c = load(config, settings, model__name=model)
+    call("train", seed=c.seed, settings=c.train, model_sizes=c.model, work=str(work), rows=rows, model=out)
+
+
+def evaluate(
+    rows: Rows,
+    candidate: Annotated[Path, typer.Option(help="Model folder.")],
+    champion: Annotated[Path, typer.Option(help="Model folder to compare with.")],
+    logs: Logs,
+    out: Out,
+    settings: Settings = None,
+    config: ConfigPath = None,
+) -> None:
+    """Measure candidate and champion on the same search-exposed test rows."""
+    c = load(config, settings)
+    folders = {"raw": logs, "rows": rows, "candidate": candidate, "champion": champion, "measured": out}
+    call("evaluate", seed=c.seed, gate=c.gate, train=c.train, **folders)
+
+
+def gate(
+    measured: Annotated[Path, typer.Option(help="Output of `evaluate`.")],
+    out: Out,
+    settings: Settings = None,
+    config: ConfigPath = None,
+) -> None:
+    """Decide whether the candidate may be promoted: exits with 0 for promote and 3 for reject."""
+    c = load(config, settings)
+    decision = call("gate", seed=c.seed, rules=c.gate, measured=measured, decision=out)
+    typer.echo(f"{decision}: see {out}")
+    raise typer.Exit(0 if decision == "promote" else 3)
+
+
+def drift(
+    rows: Rows,
+    measured: Annotated[Path, typer.Option(help="Output of `evaluate`, for the predictions.")],
+    out: Out,
+    settings: Settings = None,
+    config: ConfigPath = None,
+) -> None:
+    """Compare the test days with the training days."""
+    c = load(config, settings)
+    call("drift", seed=c.seed, settings=c.drift, rows=rows, measured=measured, report=out)
+
+
+def package(
+    tables: Tables,
+    control: Annotated[Path, typer.Option(help="Model folder of the control variant.")],
+    treatment: Annotated[Path, typer.Option(help="Model folder of the treatment variant.")],
+    out: Out,
+    settings: Settings = None,
+    config: ConfigPath = None,
+) -> None:
+    """Build an immutable deployment: FP16 weights, online store, Bento."""
+    c = load(config, settings)
+    sections = {"serving": c.serving, "experiment": c.experiment, "features": c.features}
+    versions = {"control_version": control.name, "treatment_version": treatment.name}
+    folders = {"tables": tables, "control": control, "treatment": treatment, "deployment": out}
+    call("package", seed=c.seed, **sections, **versions, **folders)
+
+
+def smoke(deployment: Deployment, out: Out, settings: Settings = None, config: ConfigPath = None) -> None:
+    """Start a deployment on loopback, check it over HTTP, measure latency, stop it."""
+    c = load(config, settings)
+    call("smoke", seed=c.seed, serving=c.serving, deployment=deployment, checked=out)
+
+
+def experiment(
+    logs: Logs, rows: Rows, deployment: Deployment, out: Out, settings: Settings = None, config: ConfigPath = None
+) -> None:
+    """Put both variants before simulated users and analyse the A/B; on real logs, replay them."""
+    c = load(config, settings)
+    sections = {"data": c.data, "simulation": c.simulation, "serving": c.serving, "settings": c.experiment}
+    call("experiment", seed=c.seed, **sections, clean=logs, rows=rows, deployment=deployment, result=out)
