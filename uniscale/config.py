@@ -196,14 +196,18 @@ class ExperimentConfig(Section):
     srm_block: float = Field(gt=0, lt=1)
     guardrails: dict[str, float] = Field(description="metric: relative non-inferiority margin")
     primary: str = Field(description="metric that decides, e.g. orders_per_user")
+    mde_target: float = Field(gt=0, lt=1, description="relative lift it should see; a larger MDE is underpowered")
 
 
 class DriftConfig(Section):
     """Evidently's drift gate and the full-data scores."""
 
-    sample_rows: int = Field(ge=100)
-    psi_warn: float = Field(gt=0)
-    max_drifted_share: float = Field(ge=0, le=1)
+    sample_rows: int = Field(ge=100, description="rows of each window that Evidently sees")
+    top_ids: int = Field(ge=2, description="ids kept by name, the most frequent; the rest count as one bucket")
+    psi_warn: float = Field(gt=0, description="PSI over quantile bins, beyond sampling noise, that counts as drift")
+    js_warn: float = Field(gt=0, le=1, description="the same for ids: Jensen-Shannon distance over the top ids")
+    missing_warn: float = Field(gt=0, le=1, description="change of the share of missing values that counts as drift")
+    max_drifted_share: float = Field(ge=0, le=1, description="share of drifted features that is a verdict of drift")
 
 
 class Config(Section):
