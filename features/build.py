@@ -1,0 +1,142 @@
+"""Clean logs in, FEATURES folder out: feature tables, item vectors, the text encoder, the Feast store."""
+
+import tempfile
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features import tables
+from features.catalogue import sample_spec
+from features.splits import split_by_time
+from features.store.repository import apply, materialise
+from features.text import TextEncoder
+from uniscale.artifacts import atomic_folder, write_json
+from uniscale.config import Config
+from uniscale.errors import DataError
+from uniscale.logs import LogDescription
+from uniscale.progress import Progress
+
+EPOCH = date(1970, 1, 1)
+MEMORY_LIMIT = "2GB"
+
+
+def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
+    """Build every feature table of a clean log folder; register and materialise the Feast store.
+
+    Writes `tables/*.parquet` (the Feast sources), `store/` (feature_store.yaml, registry, online store as of the end of
+    the logs), `items.parquet` (index from 1, item_id, content, text), `text_encoder/` (when there is text; fitted on
+    the days before the test split), `spec.json`, `description.json` and `report.json`.
+
+    Returns:
+        What `report.json` holds: rows of each table, items, texts fitted on, and `as_of`, the online store's instant.
+
+    Raises:
+        DataError: no log folder, too few days to split, or no text where the description promises it.
+    """
+    logs, out = Path(logs), Path(out)
+    description = LogDescription.load(logs)
+    progress = Progress("features", 4, "stages")
+    with atomic_folder(out) as folder, tempfile.TemporaryDirectory(prefix=".spill-", dir=out.parent) as spill:
+        connection = tables.connect(Path(spill), MEMORY_LIMIT)
+        tables.open_logs(connection, logs)
+        first, last = tables.day_span(connection)
+        rows = _write_tables(connection, config, description, last + 1, folder / "tables")
+        progress.advance(note="tables")
+        cutoff = split_by_time(_date(first), _date(last), config.samples).test[0]
+        vectors = _write_items(connection, config, description, cutoff, folder)
+        connection.close()
+        progress.advance(note="text and items")
+        description.save(folder)
+        sample_spec(config.features, description, vectors["content_dim"]).save(folder)
+        progress.advance(note="catalogue")
+        as_of = datetime.combine(_date(last + 1), time.min, UTC)
+        materialise(folder, config.features, as_of)
+        apply(folder, out.resolve() / "tables")  # where the tables will be once the folder is in place
+        report = {"rows": rows, **vectors, "as_of": as_of.isoformat()}
+        write_json(folder / "report.json", report)
+        progress.advance(note="online store")
+    progress.finish(f"({sum(rows.values()):,} rows in {len(rows)} tables)")
+    return report
+
+
+def _write_tables(
+    connection: duckdb.DuckDBPyConnection, config: Config, description: LogDescription, end_day: int, folder: Path
+) -> dict[str, int]:
+    features = config.features
+    tables.item_versions(connection, description)
+    tables.item_statistics(connection, features, description, end_day)
+    tables.query_statistics(connection, features, description, end_day)
+    names = ["item_versions", "item_statistics", "query_statistics"]
+    if description.profile:
+        tables.user_profile(connection, description)
+        names.append("user_profile")
+    if description.has_users:
+        tables.user_statistics(connection, features, description, end_day)
+        tables.user_behaviours(connection, features, end_day)
+        names += ["user_statistics", "user_behaviours"]
+    folder.mkdir()
+    rows = {}
+    for name in names:
+        path = folder / f"{name}.parquet"
+        connection.execute(f"COPY {name} TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+        rows[name] = pq.read_metadata(path).num_rows
+    return rows
+
+
+def _write_items(
+    connection: duckdb.DuckDBPyConnection, config: Config, description: LogDescription, cutoff: date, folder: Path
+) -> dict[str, int]:
+    """Write items.parquet and the text encoder; an item's title and embedding are those of its first version."""
+    items = connection.sql("""
+        SELECT item_id, arg_min(title, valid_from) AS title, arg_min(embedding, valid_from) AS embedding
+        FROM items GROUP BY item_id ORDER BY item_id""").to_arrow_table()
+    texts = 0
+    text = np.zeros((len(items), 0), np.float32)
+    if description.has_text:
+        known = connection.sql(f"""
+            SELECT title FROM items WHERE title IS NOT NULL AND valid_from < DATE '{cutoff}'
+            UNION SELECT query FROM requests WHERE query IS NOT NULL AND ts < DATE '{cutoff}'""").fetchall()
+        encoder = TextEncoder.fit([row[0] for row in known], config.features.text_dim, config.seed)
+        encoder.save(folder / "text_encoder")
+        text, texts = encoder.encode(items["title"].to_pylist()), len(known)
+    content = _matrix(items["embedding"]) if description.has_embeddings else np.zeros((len(items), 0), np.float32)
+    pq.write_table(
+        pa.table(
+            {
+                "index": pa.array(np.arange(1, len(items) + 1, dtype=np.int32)),
+                "item_id": items["item_id"],
+                "content": _lists(content),
+                "text": _lists(text),
+            }
+        ),
+        folder / "items.parquet",
+    )
+    return {"items": len(items), "texts": texts, "content_dim": content.shape[1]}
+
+
+def _matrix(vectors: pa.ChunkedArray) -> np.ndarray:
+    """Rows of a list column as a matrix (n, d); a null list is a zero row."""
+    column = vectors.combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    width = int(lengths.max(initial=0))
+    if not np.isin(lengths, (0, width)).all():
+        raise DataError(f"item embeddings have widths {np.unique(lengths).tolist()}: give every item the same width")
+    matrix = np.zeros((len(lengths), width), np.float32)
+    matrix[lengths > 0] = column.flatten().to_numpy().reshape(-1, width) if width else 0.0
+    return matrix
+
+
+def _lists(matrix: np.ndarray) -> pa.Array:
+    """A matrix (n, d) as a list<float32> column."""
+    offsets = np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrix.reshape(-1), pa.float32()))
+
+
+def _date(day_number: int) -> date:
+    return EPOCH + timedelta(days=day_number)

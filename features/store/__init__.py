@@ -1,0 +1,1 @@
+"""The Feast feature store: definitions, point-in-time retrieval, the online store."""

@@ -1,0 +1,1 @@
+"""Feast definitions only: entities, feature views and feature services."""

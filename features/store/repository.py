@@ -1,0 +1,84 @@
+"""Opening the Feast store of a FEATURES folder: written once by `materialise`, opened online or for retrieval afterwards.
+
+Feast records absolute source paths in its registry. A FEATURES folder may be moved or mounted read-only elsewhere, so
+`open_offline` applies the same definitions, with this folder's paths, to a registry in a scratch folder of its own;
+`open_online` reads the recorded registry, which needs no source path.
+"""
+
+import logging
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("FEAST_USAGE", "False")  # Feast reads it when it is imported
+
+import yaml
+from feast import FeatureStore, RepoConfig
+
+from features.store.repo.definitions import definitions
+from uniscale.config import FeatureConfig
+from uniscale.errors import DataError
+from uniscale.logs import LogDescription
+from uniscale.samples import SampleSpec
+
+PROJECT = "uniscale"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def materialise(features: Path, config: FeatureConfig, as_of: datetime) -> FeatureStore:
+    """Write `store/`: settings, registry, and the online store with every entity's newest row at or before `as_of`."""
+    folder = Path(features) / "store"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "feature_store.yaml").write_text(yaml.safe_dump(_settings(config), sort_keys=False))
+    store = apply(features, Path(features).resolve() / "tables")
+    store.materialize(EPOCH, as_of)
+    return store
+
+
+def apply(features: Path, tables: Path) -> FeatureStore:
+    """Record the definitions in the folder's registry, with `tables` as the folder of their sources."""
+    store = open_online(features)
+    store.apply(definitions(SampleSpec.load(features), LogDescription.load(features), tables))
+    return store
+
+
+def open_online(features: Path) -> FeatureStore:
+    """The store whose online side serves this folder; reading and pushing only.
+
+    Raises:
+        DataError: the folder holds no feature store.
+    """
+    folder = Path(features).resolve() / "store"
+    if not (folder / "feature_store.yaml").exists():
+        raise DataError(f"no feature store in {folder}: build the features first (uniscale features)")
+    logging.getLogger("feast").setLevel(logging.WARNING)
+    return FeatureStore(repo_path=str(folder))
+
+
+def open_offline(features: Path, scratch: Path) -> FeatureStore:
+    """The store for point-in-time retrieval from this folder's tables, with its registry in `scratch`."""
+    settings = {
+        **_settings(None),
+        "registry": {"registry_type": "file", "path": str(Path(scratch) / "registry.db")},
+        "online_store": {"type": "sqlite", "path": str(Path(scratch) / "online.db")},
+    }
+    store = FeatureStore(config=RepoConfig(**settings, repo_path=Path(scratch)))
+    tables = Path(features).resolve() / "tables"
+    store.apply(definitions(SampleSpec.load(features), LogDescription.load(features), tables))
+    return store
+
+
+def _settings(config: FeatureConfig | None) -> dict[str, Any]:
+    online: dict[str, str] = {"type": "sqlite", "path": "online.db"}
+    if config is not None and config.online_store == "redis":
+        online = {"type": "redis", "connection_string": config.redis_url}
+    return {
+        "project": PROJECT,
+        "provider": "local",
+        "registry": {"registry_type": "file", "path": "registry.db"},
+        "offline_store": {"type": "duckdb"},
+        "online_store": online,
+        "materialization": {"pull_latest_features": True},
+        "entity_key_serialization_version": 3,
+    }

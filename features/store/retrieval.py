@@ -1,0 +1,97 @@
+"""Point-in-time retrieval through Feast: what was known of users, queries and items at the instants asked for.
+
+Each function takes a table with a `row_id` (int64, distinct), a key and a UTC timestamp `ts`, and returns one row for
+every row given, ordered by `row_id`. Columns are raw: id features are strings not yet hashed (null where unknown);
+statistics of an entity without a row are filled by `features.catalogue.missing_value`, so they are never null.
+"""
+
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.catalogue import missing_value
+from features.store.repository import open_offline
+from uniscale.errors import DataError
+from uniscale.samples import SampleSpec
+
+
+def request_features(features: Path, rows: pa.Table) -> pa.Table:
+    """User and behaviour columns of requests.
+
+    Args:
+        features: FEATURES folder.
+        rows: row_id int64, user_id string, ts timestamp[us, UTC].
+
+    Returns:
+        row_id; `user_<profile>` strings; the user's statistics, float32 (`user_clicks_7d`, …, `user_mean_price_30d`);
+        behaviour lists of equal length, oldest first, empty without history: behaviour_item_id,
+        behaviour_category_1 … 3, behaviour_brand, behaviour_type (list<string>) and behaviour_ts (list<int64>, unix
+        seconds). Without returning users only row_id and profile columns.
+
+    Raises:
+        DataError: a column is missing.
+    """
+    return _retrieve(features, "ranking_requests", "user_id", rows)
+
+
+def query_day_features(features: Path, rows: pa.Table) -> pa.Table:
+    """Query statistics, float32 (`query_searches_1d`, `query_clicks_1d`, …).
+
+    Args:
+        features: FEATURES folder.
+        rows: row_id int64, query string (a null query counts nothing), ts timestamp[us, UTC]; a day's start suffices,
+            since the values change once a day.
+
+    Returns:
+        row_id and the statistics.
+
+    Raises:
+        DataError: a column is missing.
+    """
+    return _retrieve(features, "ranking_queries", "query", rows)
+
+
+def item_day_features(features: Path, rows: pa.Table) -> pa.Table:
+    """Item columns as of a day's start.
+
+    Args:
+        features: FEATURES folder.
+        rows: row_id int64, item_id string, ts timestamp[us, UTC], a day's start.
+
+    Returns:
+        row_id; item_category_1 … 3 (the path down to that level, joined by " > "), item_brand, item_seller and the
+        description's item_categories as `item_<name>` (string); item_price and its item_numbers as `item_<name>`
+        (float32, null where unknown); the statistics, float32 (`item_exposures_1d`, …, `item_ctr_30d`).
+
+    Raises:
+        DataError: a column is missing.
+    """
+    return _retrieve(features, "ranking_items", "item_id", rows)
+
+
+def _retrieve(features: Path, service: str, key: str, rows: pa.Table) -> pa.Table:
+    missing = {"row_id", key, "ts"} - set(rows.column_names)
+    if missing:
+        raise DataError(f"{service} needs columns row_id, {key} and ts; {sorted(missing)} missing")
+    spec = SampleSpec.load(features)
+    entities = rows.select(["row_id", key, "ts"]).rename_columns(["row_id", key, "event_timestamp"]).to_pandas()
+    with tempfile.TemporaryDirectory(prefix="uniscale-feast-") as scratch:
+        store = open_offline(features, Path(scratch))
+        joined = store.get_historical_features(entities, store.get_feature_service(service)).to_arrow()
+    return _filled(joined.drop_columns([key, "event_timestamp"]).sort_by("row_id"), spec)
+
+
+def _filled(table: pa.Table, spec: SampleSpec) -> pa.Table:
+    """Missing statistics become their default, missing histories empty lists; strings and lists get plain types."""
+    defaults = {feature.name: missing_value(feature) for feature in spec.features if feature.kind != "id"}
+    columns = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if defaults.get(name) is not None:
+            column = pc.fill_null(column, pa.scalar(defaults[name], pa.float32()))
+        if pa.types.is_list(column.type):
+            column = column.fill_null([]) if column.null_count else column
+        columns[name] = column
+    return pa.table(columns)

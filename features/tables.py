@@ -1,0 +1,232 @@
+"""Point-in-time feature tables in DuckDB SQL: what was known of a user, query or item at each stamp, and no more.
+
+Two kinds of stamp keep the future out. Daily statistics are stamped at the start of a day and sum events strictly
+before it. A behaviour sequence is stamped one microsecond after its newest event, so a request at the very instant
+of an event does not see it. Both are repeated at every day's start while they matter, so a retrieval needs to look
+back one day only (the TTL of their feature views), however long the history.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from features.catalogue import CATEGORY_LEVELS, RATE_EXPOSURES, RATE_PRIOR, counts, rate_name
+from uniscale.config import FeatureConfig
+from uniscale.logs import LogDescription
+
+CATEGORY_SEPARATOR = " > "
+BEHAVIOUR_ATTRIBUTES = (*(f"category_{level}" for level in range(1, CATEGORY_LEVELS + 1)), "brand")
+
+
+def connect(spill: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection in UTC that spills to `spill` above its memory limit."""
+    connection = duckdb.connect()
+    connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{memory_limit}'; SET temp_directory = '{spill}'")
+    return connection
+
+
+def open_logs(connection: duckdb.DuckDBPyConnection, logs: Path) -> None:
+    """Register the log tables of a clean folder as views of the same names."""
+    for name in ("users", "items"):
+        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet('{Path(logs) / name}.parquet')")
+    for name in ("requests", "exposures", "events"):
+        files = Path(logs) / name / "*" / "*.parquet"
+        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet('{files}', hive_partitioning = false)")
+
+
+def day_span(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+    """First day of requests and last day of requests or events, in days since 1970."""
+    both = "SELECT ts FROM requests UNION ALL SELECT ts FROM events"
+    first = connection.execute(f"SELECT min({day_number()}) FROM requests").fetchall()[0][0]
+    return int(first), int(connection.execute(f"SELECT max({day_number()}) FROM ({both})").fetchall()[0][0])
+
+
+def day_number(ts: str = "ts") -> str:
+    """SQL of a timestamp's UTC day, in days since 1970."""
+    return f"CAST(epoch_us({ts}) // 86400000000 AS INTEGER)"
+
+
+def item_versions(connection: duckdb.DuckDBPyConnection, description: LogDescription) -> None:
+    """Create `item_versions`: item_id, ts, title, and the raw `item_*` columns in force from ts on.
+
+    An item's first version counts from the start of its day: nothing can be asked of the item earlier that day, and
+    item features are retrieved as of the day's start.
+    """
+    categories = ", ".join(
+        f"CASE WHEN len(category) >= {level} THEN array_to_string(category[1:{level}], '{CATEGORY_SEPARATOR}') END "
+        f"AS item_category_{level}"
+        for level in range(1, CATEGORY_LEVELS + 1)
+    )
+    extra = [f"CAST({_quoted(name)} AS VARCHAR) AS {_quoted('item_' + name)}" for name in description.item_categories]
+    extra += [f"CAST({_quoted(name)} AS FLOAT) AS {_quoted('item_' + name)}" for name in description.item_numbers]
+    connection.execute(f"""
+        CREATE TABLE item_versions AS
+        SELECT item_id,
+            CASE WHEN row_number() OVER (PARTITION BY item_id ORDER BY valid_from) = 1
+                THEN date_trunc('day', valid_from) ELSE valid_from END AS ts,
+            title, {categories}, brand AS item_brand, seller AS item_seller,
+            {", ".join([*extra, "CAST(price AS FLOAT) AS item_price"])}
+        FROM items ORDER BY item_id, ts""")
+
+
+def user_profile(connection: duckdb.DuckDBPyConnection, description: LogDescription) -> None:
+    """Create `user_profile`: user_id, ts, `user_<name>` strings; a profile has one version, known from the start."""
+    columns = "".join(
+        f", CAST({_quoted(name)} AS VARCHAR) AS {_quoted('user_' + name)}" for name in description.profile
+    )
+    connection.execute(f"""
+        CREATE TABLE user_profile AS
+        SELECT user_id, (SELECT date_trunc('day', min(ts)) FROM requests) AS ts{columns} FROM users ORDER BY user_id""")
+
+
+def user_statistics(
+    connection: duckdb.DuckDBPyConnection, config: FeatureConfig, description: LogDescription, end_day: int
+) -> None:
+    """Create `user_statistics`: user_id, ts and the columns of `features.catalogue.user_statistics`."""
+    longest = max(config.windows_days)
+    acted = ", ".join(_text(event) for event in counts(description).values())
+    connection.execute(f"""
+        CREATE TEMP TABLE user_day AS
+        SELECT user_id, {day_number("e.ts")} AS day, {_count_columns(description)},
+            sum(v.item_price) FILTER (type IN ({acted})) AS spent,
+            count(v.item_price) FILTER (type IN ({acted})) AS priced
+        FROM events e ASOF LEFT JOIN item_versions v ON e.item_id = v.item_id AND e.ts >= v.ts
+        GROUP BY ALL""")
+    sums = [(count, window) for window in config.windows_days for count in counts(description)]
+    columns = [f"{_rolling(count, window)} AS user_{count}_{window}d" for count, window in sums]
+    mean = f"{_rolling('spent', longest)} / greatest({_rolling('priced', longest)}, 1) AS user_mean_price_{longest}d"
+    _statistics(connection, "user_statistics", "user_id", "user_day", [*columns, mean], config, end_day)
+
+
+def query_statistics(
+    connection: duckdb.DuckDBPyConnection, config: FeatureConfig, description: LogDescription, end_day: int
+) -> None:
+    """Create `query_statistics`: query, ts and the columns of `features.catalogue.query_statistics`.
+
+    An event counts for the query of the request it names, on the day of the event.
+    """
+    names = ("searches", *counts(description))
+    zeros = ", ".join(f"0 AS {name}" for name in counts(description))
+    connection.execute(f"""
+        CREATE TEMP TABLE query_day AS
+        SELECT query, day, {", ".join(f"sum({name}) AS {name}" for name in names)} FROM (
+            SELECT query, {day_number()} AS day, 1 AS searches, {zeros} FROM requests WHERE query IS NOT NULL
+            UNION ALL BY NAME
+            SELECT r.query, {day_number("e.ts")} AS day, 0 AS searches, {_flag_columns(description)}
+            FROM events e JOIN requests r ON e.request_id = r.request_id WHERE r.query IS NOT NULL
+        ) GROUP BY query, day""")
+    columns = [f"{_rolling(name, w)} AS query_{name}_{w}d" for w in config.windows_days for name in names]
+    _statistics(connection, "query_statistics", "query", "query_day", columns, config, end_day)
+
+
+def item_statistics(
+    connection: duckdb.DuckDBPyConnection, config: FeatureConfig, description: LogDescription, end_day: int
+) -> None:
+    """Create `item_statistics`: item_id, ts and the columns of `features.catalogue.item_statistics`, all domains."""
+    names = ("exposures", *counts(description))
+    zeros = ", ".join(f"0 AS {name}" for name in counts(description))
+    connection.execute(f"""
+        CREATE TEMP TABLE item_day AS
+        SELECT item_id, day, {", ".join(f"sum({name}) AS {name}" for name in names)} FROM (
+            SELECT item_id, {day_number()} AS day, 1 AS exposures, {zeros} FROM exposures
+            UNION ALL BY NAME
+            SELECT item_id, {day_number()} AS day, 0 AS exposures, {_flag_columns(description)} FROM events
+        ) GROUP BY item_id, day""")
+    longest, primary = max(config.windows_days), next(iter(counts(description)))
+    columns = [f"{_rolling(name, w)} AS item_{name}_{w}d" for w in config.windows_days for name in names]
+    columns.append(
+        f"({_rolling(primary, longest)} + {RATE_PRIOR * RATE_EXPOSURES}) / ({_rolling('exposures', longest)} + "
+        f"{RATE_EXPOSURES}) AS {rate_name(config, description)}"
+    )
+    _statistics(connection, "item_statistics", "item_id", "item_day", columns, config, end_day)
+
+
+def user_behaviours(connection: duckdb.DuckDBPyConnection, config: FeatureConfig, end_day: int) -> None:
+    """Create `user_behaviours`: user_id, ts, and lists of the newest behaviours up to ts, oldest first.
+
+    Columns: behaviour_item_id, behaviour_category_1 … 3, behaviour_brand, behaviour_type (lists of strings, the item
+    as it was at the event), behaviour_ts (list of int64 unix seconds).
+    """
+    attributes = ", ".join(f"v.item_{name} AS {name}" for name in BEHAVIOUR_ATTRIBUTES)
+    fields = ("item_id", *BEHAVIOUR_ATTRIBUTES, "type", "seconds")
+    packed = ", ".join(f"{field} := {field}" for field in fields)
+    connection.execute(f"""
+        CREATE TEMP TABLE behaviour_history AS
+        SELECT user_id, ts + INTERVAL 1 MICROSECOND AS ts, history FROM (
+            SELECT user_id, ts, event_id,
+                list(struct_pack({packed})) OVER (PARTITION BY user_id ORDER BY ts, event_id
+                    ROWS BETWEEN {config.max_behaviours - 1} PRECEDING AND CURRENT ROW) AS history,
+                row_number() OVER (PARTITION BY user_id, ts ORDER BY event_id DESC) AS newest
+            FROM (SELECT e.user_id, e.ts, e.event_id, e.item_id, {attributes}, e.type,
+                    CAST(epoch_us(e.ts) // 1000000 AS BIGINT) AS seconds
+                FROM events e ASOF LEFT JOIN item_versions v ON e.item_id = v.item_id AND e.ts >= v.ts)
+        ) WHERE newest = 1""")
+    columns = ", ".join(
+        f"list_transform(history, lambda x: x.{field}) AS behaviour_{'ts' if field == 'seconds' else field}"
+        for field in fields
+    )
+    connection.execute(f"""
+        CREATE TABLE user_behaviours AS
+        WITH midnights AS (
+            SELECT user_id, to_timestamp(86400 * unnest(range(first_day + 1, {end_day + 1}))) AS ts
+            FROM (SELECT user_id, min({day_number()}) AS first_day FROM behaviour_history GROUP BY user_id)
+        ), stamped AS (
+            FROM behaviour_history
+            UNION ALL BY NAME
+            SELECT m.user_id, m.ts, h.history
+            FROM midnights m ASOF JOIN behaviour_history h ON m.user_id = h.user_id AND m.ts > h.ts
+            ANTI JOIN behaviour_history x ON m.user_id = x.user_id AND m.ts = x.ts
+        )
+        SELECT user_id, ts, {columns} FROM stamped ORDER BY user_id, ts""")
+
+
+def _statistics(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    entity: str,
+    daily: str,
+    columns: Sequence[str],
+    config: FeatureConfig,
+    end_day: int,
+) -> None:
+    """One row a day from an entity's active day until its longest window has emptied, that first zero included."""
+    names = [column[0] for column in connection.execute(f"SELECT * FROM {daily} LIMIT 0").description]
+    filled = ", ".join(f"coalesce({name}, 0) AS {name}" for name in names if name not in (entity, "day"))
+    longest = max(config.windows_days)
+    windows = ", ".join(
+        f"w{window} AS (PARTITION BY {entity} ORDER BY day RANGE BETWEEN {window} PRECEDING AND 1 PRECEDING)"
+        for window in config.windows_days
+    )
+    connection.execute(f"""
+        CREATE TABLE {table} AS
+        WITH grid AS (
+            SELECT DISTINCT {entity}, unnest(range(day, least(day + {longest + 1}, {end_day}) + 1)) AS day FROM {daily}
+        ), filled AS (
+            SELECT {entity}, CAST(day AS INTEGER) AS day, {filled} FROM grid LEFT JOIN {daily} USING ({entity}, day)
+        )
+        SELECT {entity}, to_timestamp(86400 * day) AS ts, {", ".join(columns)}
+        FROM filled WINDOW {windows} ORDER BY {entity}, ts""")
+
+
+def _rolling(name: str, window: int) -> str:
+    """Sum over the `window` days before a day."""
+    return f"CAST(coalesce(sum({name}) OVER w{window}, 0) AS FLOAT)"
+
+
+def _count_columns(description: LogDescription) -> str:
+    return ", ".join(
+        f"count(*) FILTER (type = {_text(event)}) AS {name}" for name, event in counts(description).items()
+    )
+
+
+def _flag_columns(description: LogDescription) -> str:
+    return ", ".join(f"CAST(type = {_text(event)} AS INTEGER) AS {name}" for name, event in counts(description).items())
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
