@@ -85,8 +85,7 @@ def test_a_run_that_does_not_end_in_time(config) -> None:
 
 
 def test_a_wrong_token_and_a_dead_host_are_said_clearly(config) -> None:
-    with serving(PipelinesApi([], token="right")) as host:
-        with pytest.raises(UniscaleError, match="refused the run: 401"):
-            submit_run(config, host, "wrong", "uniscale")
+    with serving(PipelinesApi([], token="right")) as host, pytest.raises(UniscaleError, match="refused the run: 401"):
+        submit_run(config, host, "wrong", "uniscale")
     with pytest.raises(UniscaleError, match="cannot reach Kubeflow Pipelines"):
         submit_run(config, "http://127.0.0.1:9", None, "uniscale")
