@@ -1,0 +1,54 @@
+"""What a deployment folder declares: tag, variants with weights and versions, limits, and whose clock counts.
+
+The folder holds `deployment.json` (a `Deployment`), `models/<version>/` (model.json and float16 model.safetensors),
+`features/` (spec, items, text encoder, Feast store), and beside them the Bento that was built from it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from uniscale.artifacts import read_json, write_json
+from uniscale.config import ServingConfig
+from uniscale.errors import ServingError
+
+FILE = "deployment.json"
+
+
+class Deployment(BaseModel):
+    """The manifest of a deployment; written once by `serving.deploy.package`, never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tag: str = Field(description="name:version of the Bento")
+    versions: dict[str, str] = Field(description="variant: version of its model, the folder below models/")
+    weights: dict[str, float] = Field(description="variant: share of users")
+    salt: str = Field(description="of the hash that assigns users to variants")
+    domain: str = Field(description="the domain that is served")
+    scenarios: list[str] = Field(description="scenarios the models know")
+    tasks: list[str] = Field(description="the primary task first: its probability is the score")
+    popularity: str = Field(description="the item feature that orders a fallback")
+    source_hash: str = Field(description="of the code the Bento carries")
+    serving: ServingConfig
+
+    def save(self, folder: Path) -> None:
+        """Write `deployment.json`."""
+        write_json(Path(folder) / FILE, self.model_dump())
+
+    @classmethod
+    def load(cls, folder: Path) -> "Deployment":
+        """Read `deployment.json`.
+
+        Raises:
+            ServingError: the file is missing, or was written by another version of the code.
+        """
+        path = Path(folder) / FILE
+        if not path.exists():
+            raise ServingError(f"no {FILE} in {folder}: give a folder that serving.deploy.package wrote")
+        raw: Any = read_json(path)
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            where = ", ".join(".".join(str(part) for part in problem["loc"]) for problem in error.errors())
+            raise ServingError(f"{path} does not fit this version of the code ({where}): package again") from None

@@ -1,0 +1,178 @@
+"""The ranking engine: a request and its user's features in, the candidates' order and scores out; no HTTP, no files.
+
+User and query are worked on once a request; candidates meet that state inside the model (list-wise, UniScale 3.3.2).
+Rows are stacked by `models.rows` and made into tensors by `models.batches`, as in training, so a served score is the
+offline score of the same row (to 1e-6 with the same weights; what float16 on disk costs is gated apart).
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+import xxhash
+from numpy.typing import NDArray
+
+from features.context import context_columns
+from models.batches import to_batch
+from models.rows import ItemVectors, Rows
+from serving.inputs import UserFeatures, context_id
+from serving.items import Catalogue, blank_request
+from uniscale.samples import SampleSpec
+
+QUERIES_KEPT = 4096  # encoded query texts in memory, a few hundred bytes each
+
+
+class Scorer(Protocol):
+    """A loaded model (`models.checkpoint.load_model`)."""
+
+    def score(self, batch: object) -> NDArray:
+        """Calibrated probabilities, (N, T)."""
+
+
+class Encoder(Protocol):
+    """Maps texts to vectors (`features.text.TextEncoder`)."""
+
+    def encode(self, texts: Sequence[str | None]) -> NDArray[np.float32]:
+        """(n, text_dim)."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is to be ranked, for whom and when."""
+
+    user_id: str
+    query: str | None
+    scenario: Sequence[str]
+    context: Mapping[str, object]
+    item_ids: Sequence[str]
+    ts: datetime  # with a time zone
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All candidates in their order; an item that the catalogue does not have comes last, with the score NaN."""
+
+    item_ids: list[str]
+    scores: NDArray[np.float32]  # (N,), in that order
+    unknown: list[str]
+    features_hash: int = 0  # of every model input; 0 where no model was asked
+    seconds: dict[str, float] | None = None  # batch, model
+
+
+class Engine:
+    """The loaded models of all variants, by version, over one spec."""
+
+    def __init__(
+        self, spec: SampleSpec, models: Mapping[str, Scorer], vectors: ItemVectors, encoder: Encoder | None = None
+    ):
+        assert encoder is not None or not spec.text_dim, "the spec has text, so it needs the encoder of its features"
+        self.spec, self.models, self.vectors = spec, dict(models), vectors
+        self._encode = lru_cache(QUERIES_KEPT)(lambda query: encoder.encode([query])) if encoder else None
+        self._blank = blank_request(spec)
+
+    def rank(self, version: str, ask: Ask, user: UserFeatures, catalogue: Catalogue) -> Ranking:
+        """Order the candidates by the primary task's probability, ties in the order given."""
+        started = time.perf_counter()
+        places = catalogue.places(ask.item_ids)
+        rows = self.rows(ask, user, catalogue, places)
+        batch = to_batch(rows, self.vectors)
+        assembled = time.perf_counter()
+        with torch.inference_mode():
+            scores = np.asarray(self.models[version].score(batch), np.float32)[:, 0]
+        done = time.perf_counter()
+        return _ordered(
+            ask.item_ids,
+            places,
+            keys=scores,
+            scores=scores,
+            features_hash=_hash(rows),
+            seconds={"batch": assembled - started, "model": done - assembled},
+        )
+
+    def rows(self, ask: Ask, user: UserFeatures, catalogue: Catalogue, places: NDArray[np.int64]) -> Rows:
+        """The request as one list-wise row, R = 1, before tensors."""
+        ts = int(ask.ts.timestamp())
+        known = np.array([catalogue.place_of.get(item_id, 0) for item_id in user.behaviour_items], np.int64)
+        # A store fed by a stream may already hold what this user did later than a replayed request.
+        past = user.behaviour_ts < ask.ts.timestamp()
+        columns = dict(self._blank)
+        for feature in self.spec.select("candidate"):
+            columns[feature.name] = np.zeros(0)
+        columns["item"] = np.zeros(0)
+        columns |= {name: np.array([value]) for name, value in {**user.values, **self._context(ask)}.items()}
+        columns |= {name: values[past] for name, values in user.behaviours.items()}
+        columns |= {
+            "ts": np.array([ts]),
+            "scenarios": np.array([[name in ask.scenario for name in self.spec.scenarios]], np.float32),
+            "behaviour_index": catalogue.rows.item[known][past],
+            "behaviour_ts": user.behaviour_ts[past],
+        }
+        if self._encode is not None:
+            columns["query_text"] = self._encode(ask.query)
+        request = Rows.of(self.spec, columns, np.array([0, 0]), np.array([0, int(past.sum())]))
+        return replace(
+            request,
+            offsets=np.array([0, len(places)]),
+            candidate_ids=catalogue.rows.candidate_ids[places],
+            candidate_numbers=catalogue.rows.candidate_numbers[places],
+            item=catalogue.rows.item[places],
+            labels=np.zeros((len(places), len(self.spec.tasks)), np.float32),
+        )
+
+    def _context(self, ask: Ask) -> dict[str, int]:
+        derived = context_columns(pa.array([ask.ts], pa.timestamp("us", tz="UTC")), [ask.scenario])
+        given = {f"context_{name}": value for name, value in ask.context.items()}
+        values = {**given, **{name: column[0].as_py() for name, column in derived.items()}}
+        return {f.name: context_id(values.get(f.name)) for f in self.spec.select("request") if f.block == "context"}
+
+
+def popular(item_ids: Sequence[str], catalogue: Catalogue) -> Ranking:
+    """The fallback: by popularity, without scores, for a popularity is not a probability."""
+    places = catalogue.places(item_ids)
+    return _ordered(
+        item_ids, places, keys=catalogue.popularity[places], scores=np.full(len(places), np.nan, np.float32)
+    )
+
+
+def _ordered(
+    item_ids: Sequence[str],
+    places: NDArray[np.int64],
+    keys: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    features_hash: int = 0,
+    seconds: dict[str, float] | None = None,
+) -> Ranking:
+    known = places > 0
+    order = np.argsort(-np.where(known, keys, -np.inf), kind="stable")
+    return Ranking(
+        item_ids=[item_ids[place] for place in order],
+        scores=np.where(known, scores, np.float32("nan"))[order],
+        unknown=[item_id for item_id, there in zip(item_ids, known, strict=True) if not there],
+        features_hash=features_hash,
+        seconds=seconds,
+    )
+
+
+def _hash(rows: Rows) -> int:
+    digest = xxhash.xxh64()
+    for values in (
+        rows.request_ids,
+        rows.request_numbers,
+        rows.query_text,
+        rows.scenarios,
+        rows.ts,
+        rows.behaviour_ids,
+        rows.behaviour_numbers,
+        rows.behaviour_ts,
+        rows.candidate_ids,
+        rows.candidate_numbers,
+    ):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    unsigned = digest.intdigest()
+    return unsigned - (1 << 64) if unsigned >= (1 << 63) else unsigned

@@ -1,0 +1,165 @@
+"""The ASGI middleware at the door: who may ask, how large a body may be, and the pages for probes and Prometheus.
+
+BentoML brings no API key, no body limit and no check of the content type, and labels its own request metrics with
+the raw path, which anyone can make unbounded; so all four are here.
+"""
+
+import asyncio
+import hmac
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from serving.schemas import error_body
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})  # probes carry no key
+DRAIN_BYTES = 8 << 20  # read and forgotten of a refused body, so that an honest client gets to read the answer
+BODY_SECONDS = 5.0  # a body that takes longer to arrive is refused
+
+
+class Probed(Protocol):
+    """What the guard asks of the service behind it."""
+
+    max_body_bytes: int
+    api_key: str | None
+
+    def health(self) -> dict[str, Any]:
+        """What is loaded, for people and for the liveness probe."""
+
+    async def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether traffic may come, and why not."""
+
+    def exposition(self) -> bytes:
+        """Prometheus' text format."""
+
+    def refused(self, status: int) -> None:
+        """Count a refusal."""
+
+
+class Guard:
+    """ASGI middleware; `service` gives the live service instance, None before it is there."""
+
+    def __init__(self, app: App, service: Callable[[], Probed | None]):
+        self.app = app
+        self.service = service
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a probe, refuse with a reason, or pass the request on with its whole body at hand."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        service, path, method = self.service(), scope["path"], scope["method"]
+        if service is None:
+            await answer(
+                send, 503, error_body("the service is starting or stopping: try again"), ((b"retry-after", b"1"),)
+            )
+            return
+        headers = dict(scope["headers"])
+        if path not in OPEN_PATHS and (refusal := _authorise(headers, scope.get("client"), service.api_key)):
+            service.refused(refusal[0])
+            await answer(send, refusal[0], error_body(refusal[1]))
+        elif path in ("/healthz", "/livez") and method in ("GET", "HEAD"):
+            await answer(send, 200, service.health())
+        elif path == "/readyz" and method in ("GET", "HEAD"):
+            ready, detail = await service.readiness()
+            await answer(send, 200 if ready else 503, detail)
+        elif path == "/metrics" and method in ("GET", "HEAD"):
+            await _respond(send, 200, service.exposition(), b"text/plain; version=0.0.4; charset=utf-8")
+        elif method == "POST":
+            await self._post(service, headers, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _post(
+        self, service: Probed, headers: dict[bytes, bytes], scope: Message, receive: Receive, send: Send
+    ) -> None:
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            await _drain(receive)
+            service.refused(415)
+            await answer(send, 415, error_body("send the request as JSON with Content-Type: application/json"))
+            return
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await _read(receive, service.max_body_bytes)
+        except TimeoutError:
+            service.refused(408)
+            await answer(send, 408, error_body(f"the body took longer than {BODY_SECONDS:g} s to arrive"))
+            return
+        if body is None:
+            service.refused(413)
+            limit = service.max_body_bytes
+            await answer(send, 413, error_body(f"the body is larger than {limit} bytes: send fewer candidates"))
+            return
+        replayed = False
+
+        async def replay() -> Message:
+            nonlocal replayed
+            if replayed:
+                return await receive()
+            replayed = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, replay, send)
+
+
+def _authorise(
+    headers: dict[bytes, bytes], client: tuple[str, int] | None, api_key: str | None
+) -> tuple[int, str] | None:
+    """None when the request may pass, else a status and the reason. Without a key only this machine may ask."""
+    if api_key is not None:
+        given = headers.get(b"x-api-key", b"")
+        if hmac.compare_digest(given, api_key.encode()):
+            return None
+        return 401, "the X-API-Key header is missing or wrong"
+    try:
+        local = client is not None and ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        local = False
+    return None if local else (403, "without an API key the service answers loopback only: set UNISCALE_API_KEY")
+
+
+async def _read(receive: Receive, limit: int) -> bytes | None:
+    """The whole body, or None when it is larger than `limit` bytes (the rest is drained, up to a bound)."""
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b""
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            await _drain(receive, more=message.get("more_body", False))
+            return None
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _drain(receive: Receive, more: bool = True) -> None:
+    left = DRAIN_BYTES
+    while more and left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        more = message.get("more_body", False)
+
+
+async def answer(send: Send, status: int, body: dict[str, Any], headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    """Send a JSON answer."""
+    await _respond(send, status, json.dumps(body).encode(), b"application/json", headers)
+
+
+async def _respond(
+    send: Send, status: int, body: bytes, kind: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [(b"content-type", kind), length, *headers]}
+    )
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,65 @@
+"""From a deployment folder to a warmed-up `Ranker`: models, item snapshot, online store.
+
+Compute follows the device: weights are float16 on disk; on CPU they are widened to float32, which is the fastest
+correct arithmetic there (bfloat16 and float16 run at about a tenth of its speed); on CUDA the model computes in
+float16.
+"""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+
+from features.store.online import latest_items
+from features.text import TextEncoder
+from models.checkpoint import load_model
+from models.rows import ItemVectors
+from serving.deployment import Deployment
+from serving.engine import Engine
+from serving.items import Catalogue, Snapshot
+from serving.log_writer import LogWriter
+from serving.online_features import OnlineFeatures
+from serving.ranker import Ranker
+from serving.telemetry import Telemetry
+from uniscale.samples import SampleSpec
+
+
+def load_ranker(deployment_folder: Path, features: Path, log: Path, multiprocess_folder: Path | None) -> Ranker:
+    """Everything a worker needs, warmed up.
+
+    Args:
+        deployment_folder: as `serving.deploy.package` wrote it.
+        features: the features folder whose online store is read (the deployment's own, or a live copy).
+        log: folder of the serving log.
+        multiprocess_folder: where prometheus_client shares values between workers, if it does.
+
+    Raises:
+        ServingError: the deployment does not fit its features or this code.
+        ModelError: a model cannot be loaded.
+        DataError: the features folder is incomplete.
+    """
+    torch.set_num_threads(1)  # workers use the cores; two OpenMP threads on busy cores cost 20 times the latency
+    deployment = Deployment.load(deployment_folder)
+    spec = SampleSpec.load(features)
+    models = {version: load_model(deployment_folder / "models" / version) for version in deployment.versions.values()}
+    items = pq.read_table(features / "items.parquet", columns=["item_id", "index"])
+
+    def catalogue() -> Catalogue:
+        return Catalogue.from_tables(spec, latest_items(features), items, deployment.popularity)
+
+    serving = deployment.serving
+    ranker = Ranker(
+        deployment,
+        Engine(
+            spec,
+            models,
+            ItemVectors.load(features, spec),
+            TextEncoder.load(features / "text_encoder") if spec.text_dim else None,
+        ),
+        Snapshot(catalogue, serving.item_ttl_seconds),
+        OnlineFeatures(features, spec),
+        LogWriter(log, interval_seconds=serving.log_flush_seconds),
+        Telemetry(multiprocess_folder),
+    )
+    ranker.warm_up()
+    return ranker

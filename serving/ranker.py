@@ -1,0 +1,197 @@
+"""One worker's request path without HTTP: variant, deadline, fallback, serving log and telemetry around the engine."""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from serving.deployment import Deployment
+from serving.engine import Ask, Engine, Ranking, popular
+from serving.executor import BoundedExecutor, DeadlineError, OverloadedError
+from serving.inputs import FeatureStoreError, UserFeatures
+from serving.items import Catalogue, Snapshot
+from serving.log_writer import LogWriter
+from serving.schemas import RankRequest, error_body
+from serving.telemetry import Telemetry
+from uniscale.assignment import assign
+
+logger = logging.getLogger(__name__)
+
+DEADLINE, FEATURES, MODEL = "deadline", "features", "model"  # reasons of a fallback
+
+
+class FeatureReader(Protocol):
+    """The online store (`serving.online_features.OnlineFeatures`)."""
+
+    def read(self, user_id: str, query: str | None) -> UserFeatures:
+        """Features of a user and a query; FeatureStoreError when the store cannot be read."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back: an HTTP status, a JSON body and headers."""
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str]
+
+
+class Ranker:
+    """Answers ranking requests; thread-safe parts are shared, one instance a worker."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        engine: Engine,
+        snapshot: Snapshot,
+        features: FeatureReader,
+        log: LogWriter,
+        telemetry: Telemetry,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ):
+        self.deployment, self.engine, self.snapshot = deployment, engine, snapshot
+        self.telemetry = telemetry
+        self._features, self._log, self._now = features, log, now
+        serving = deployment.serving
+        self._executor = BoundedExecutor(serving.threads, serving.max_concurrency)
+
+    async def rank(self, request: RankRequest) -> Answer:
+        """The candidates' order by the user's variant; a fallback when that cannot be had in time, and never late."""
+        received = time.monotonic()
+        if problem := self._problem(request):
+            self.telemetry.refusals.labels("400").inc()
+            return Answer(400, error_body(problem), {})
+        variant = assign(request.user_id, self.deployment.salt, self.deployment.weights)
+        version = self.deployment.versions[variant]
+        ask = Ask(
+            user_id=request.user_id,
+            query=request.query,
+            scenario=request.scenario,
+            context=request.context,
+            item_ids=request.item_ids,
+            ts=(request.ts or self._now()).astimezone(UTC),
+        )
+        catalogue = self.snapshot.get()
+        fallback: str | None = None
+        try:
+            work = partial(self._work, version, ask, catalogue, received)
+            ranking = await self._executor.run(work, received + self.deployment.serving.deadline_ms / 1000)
+        except OverloadedError as error:
+            self.telemetry.refusals.labels("429").inc()
+            return Answer(429, error_body(str(error)), {"Retry-After": "1"})
+        except DeadlineError:
+            fallback = DEADLINE
+        except FeatureStoreError:
+            fallback = FEATURES
+        except Exception:
+            logger.exception("version %s could not rank a request", version)
+            fallback = MODEL
+        if fallback is not None:
+            ranking = popular(ask.item_ids, catalogue)
+        return self._answer(request, ask, variant, version, ranking, fallback, received)
+
+    def warm_up(self) -> None:
+        """Rank one made-up request with every version, so that no user waits for a first run.
+
+        Raises:
+            FeatureStoreError: the online store cannot be read.
+        """
+        catalogue = self.snapshot.get()
+        item_ids = list(catalogue.place_of)[: self.deployment.serving.smoke_candidates]
+        for version in set(self.deployment.versions.values()):
+            self._work(version, Ask("warm-up", None, [], {}, item_ids, self._now()), catalogue, time.monotonic())
+
+    def probe(self) -> None:
+        """Read the online store once; FeatureStoreError when it cannot be."""
+        self._features.read("probe", None)
+
+    def state(self) -> dict[str, Any]:
+        """What is loaded and how it does, for the health page."""
+        return {
+            "tag": self.deployment.tag,
+            "versions": self.deployment.versions,
+            "weights": self.deployment.weights,
+            "items": len(self.snapshot.get().place_of),
+            "items_age_seconds": round(self.snapshot.age_seconds, 1),
+            "items_error": self.snapshot.error,
+            "in_work": self._executor.in_work,
+            "log": {"written": self._log.written, "dropped": self._log.dropped, "error": self._log.error},
+        }
+
+    def close(self) -> None:
+        """Finish what was accepted, then write what was logged."""
+        self._executor.close()
+        self._log.close()
+
+    def _problem(self, request: RankRequest) -> str | None:
+        limit = self.deployment.serving.max_candidates
+        if len(request.item_ids) > limit:
+            return f"{len(request.item_ids)} candidates, at most {limit} are ranked: send the best of the retrieval"
+        if request.ts is not None and not self.deployment.serving.client_clock:
+            return "ts is given, but this deployment goes by its own clock: leave ts out"
+        return None
+
+    def _work(self, version: str, ask: Ask, catalogue: Catalogue, received: float) -> Ranking:
+        started = time.monotonic()
+        user = self._features.read(ask.user_id, ask.query)
+        read = time.monotonic()
+        ranking = self.engine.rank(version, ask, user, catalogue)
+        stages = {"queue": started - received, "features": read - started, **(ranking.seconds or {})}
+        for stage, seconds in stages.items():
+            self.telemetry.stages.labels(stage).observe(seconds)
+        return ranking
+
+    def _answer(
+        self,
+        request: RankRequest,
+        ask: Ask,
+        variant: str,
+        version: str,
+        ranking: Ranking,
+        fallback: str | None,
+        received: float,
+    ) -> Answer:
+        request_id = request.request_id or uuid.uuid4().hex
+        item_ids, scores = ranking.item_ids[: request.top_k], ranking.scores[: request.top_k]
+        shown = [None if np.isnan(score) else float(score) for score in scores]
+        seconds = time.monotonic() - received
+        row = {
+            "request_id": request_id,
+            "ts": ask.ts,
+            "served_at": self._now(),
+            "user_id": ask.user_id,
+            "query": ask.query,
+            "scenario": list(ask.scenario),
+            "variant": variant,
+            "version": version,
+            "item_ids": item_ids,
+            "scores": shown,
+            "propensities": None,
+            "candidates": len(ask.item_ids),
+            "fallback": fallback,
+            "latency_ms": 1000 * seconds,
+            "features_hash": ranking.features_hash,
+        }
+        if not self._log.append(row):
+            self.telemetry.log_dropped.inc()
+        self.telemetry.stages.labels("total").observe(seconds)
+        self.telemetry.answers.labels(variant, version, fallback or "none").inc()
+        self.telemetry.candidates.observe(len(ask.item_ids))
+        if ranking.unknown:
+            self.telemetry.unknown_items.inc(len(ranking.unknown))
+        body = {
+            "request_id": request_id,
+            "variant": variant,
+            "version": version,
+            "items": [{"item_id": item_id, "score": score} for item_id, score in zip(item_ids, shown, strict=True)],
+            "unknown_items": ranking.unknown,
+            "fallback": fallback,
+            "latency_ms": round(1000 * seconds, 3),
+        }
+        return Answer(200, body, {})

@@ -1,0 +1,76 @@
+"""What the ranking service takes and answers: strict types, no unknown keys, bounded strings."""
+
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+
+from uniscale.logs import MAX_ID, MAX_TEXT
+
+Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+ContextValue = Annotated[str, Field(max_length=MAX_ID)] | bool | int | Finite | None
+CONTEXT_KEYS, SCENARIOS = 64, 32  # far above any real request; they bound what one body can make us hash
+
+
+class RankRequest(BaseModel):
+    """One ranking request: who asks, what for, and the candidates' ids. Features are looked up, never sent."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "user_id": "u17",
+                    "query": "red running shoes",
+                    "scenario": ["keyword"],
+                    "context": {"device": "phone"},
+                    "item_ids": ["i3", "i14", "i15"],
+                    "top_k": 2,
+                }
+            ]
+        },
+    )
+
+    request_id: Identifier | None = Field(default=None, description="made by the service when left out")
+    user_id: Identifier = Field(description="an unknown user is a normal one without history")
+    query: str | None = Field(default=None, max_length=MAX_TEXT)
+    scenario: list[Identifier] = Field(default=[], max_length=SCENARIOS, description="names the model knows")
+    context: dict[Identifier, ContextValue] = Field(default={}, max_length=CONTEXT_KEYS)
+    item_ids: list[Identifier] = Field(min_length=1, description="the candidates, each once")
+    top_k: int | None = Field(default=None, ge=1, description="answer only the best; all of them when left out")
+    ts: AwareDatetime | None = Field(
+        default=None, description="when the user asked; only where the deployment accepts its clients' clock"
+    )
+
+    @field_validator("item_ids")
+    @classmethod
+    def _each_once(cls, item_ids: list[str]) -> list[str]:
+        if len(set(item_ids)) != len(item_ids):
+            raise ValueError(f"{len(item_ids) - len(set(item_ids))} item ids are repeated: send each candidate once")
+        return item_ids
+
+
+class RankedItem(BaseModel):
+    """One item of an answer; `score` is the calibrated probability of the primary task, null for an unknown item."""
+
+    item_id: str
+    score: float | None
+
+
+class RankResponse(BaseModel):
+    """The candidates in the order to show, and everything needed to know where that order came from."""
+
+    request_id: str
+    variant: str
+    version: str
+    items: list[RankedItem] = Field(description="best first; items unknown to the catalogue come last")
+    unknown_items: list[str] = Field(description="candidates the catalogue does not have")
+    fallback: str | None = Field(description="why the order is popularity and not the model's, null when it is")
+    latency_ms: float
+
+
+def error_body(message: str, **detail: Any) -> dict[str, Any]:
+    """The one shape of every refusal: `{"error": message, ...}`."""
+    return {"error": message, **detail}

@@ -1,0 +1,98 @@
+"""The BentoML service: `POST /rank` around `serving.ranker`, behind the guard; everything heavy loads in the worker.
+
+BentoML's supervisor imports this module too, so torch and Feast are imported by the worker's constructor. Tracing,
+access log and BentoML's own request metrics are off: they cost more than half of a request's overhead, and the
+metrics label by raw path (`serving.telemetry` has bounded ones).
+
+Environment: UNISCALE_SERVING_LOG (folder of the serving log, `serving_log` by default), UNISCALE_FEATURES (features
+folder with the online store; the Bento's own copy by default), UNISCALE_API_KEY or UNISCALE_API_KEY_FILE (asked for as
+X-API-Key; without one only loopback is answered).
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from starlette.responses import JSONResponse
+
+from serving.guard import Guard
+from serving.schemas import RankRequest, RankResponse
+
+PACKED = Path(__file__).resolve().parent.parent / "deployment"  # beside the packages inside a Bento
+PROBE_SECONDS = 1.0
+
+
+@bentoml.service(
+    name="uniscale_ranker",
+    traffic={"timeout": 30},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": "rank,healthz,readyz,livez,metrics"},
+)
+class RankingService:
+    """Ranks a request's candidates by the model of its user's variant."""
+
+    def __init__(self) -> None:
+        from serving.loader import load_ranker
+
+        multiprocess = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        self.api_key = _api_key(os.environ)
+        self.ranker = load_ranker(
+            PACKED,
+            Path(os.environ.get("UNISCALE_FEATURES", PACKED / "features")),
+            Path(os.environ.get("UNISCALE_SERVING_LOG", "serving_log")),
+            Path(multiprocess) if multiprocess else None,
+        )
+        self.max_body_bytes = self.ranker.deployment.serving.max_body_bytes
+
+    @bentoml.api(route="/rank", output_spec=RankResponse)
+    async def rank(self, request: RankRequest, /) -> Any:
+        """Order `item_ids` for a user and a query; ids in, scores out, features are looked up."""
+        answer = await self.ranker.rank(request)
+        return JSONResponse(answer.body, answer.status, answer.headers)
+
+    def health(self) -> dict[str, Any]:
+        """What is loaded and how it does."""
+        return {"status": "ok", **self.ranker.state()}
+
+    async def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the models are loaded (they are, once this object exists) and the online store answers."""
+        try:
+            await asyncio.wait_for(asyncio.to_thread(self.ranker.probe), PROBE_SECONDS)
+        except TimeoutError:
+            return False, {"status": "not ready", "error": f"the online store took more than {PROBE_SECONDS:g} s"}
+        except Exception as error:
+            return False, {"status": "not ready", "error": str(error)}
+        return True, {"status": "ready"}
+
+    def exposition(self) -> bytes:
+        """Prometheus' text format."""
+        return self.ranker.telemetry.exposition()
+
+    def refused(self, status: int) -> None:
+        """Count a refusal."""
+        self.ranker.telemetry.refusals.labels(str(status)).inc()
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        """Finish what was accepted and write the serving log."""
+        self.ranker.close()
+
+
+def _api_key(environment: Mapping[str, str]) -> str | None:
+    if path := environment.get("UNISCALE_API_KEY_FILE"):
+        return Path(path).read_text().strip()
+    return environment.get("UNISCALE_API_KEY") or None
+
+
+def _live() -> RankingService | None:
+    try:
+        return bentoml.get_current_service()
+    except bentoml.exceptions.BentoMLException:  # before start-up has ended, or after shutdown began
+        return None
+
+
+RankingService.add_asgi_middleware(Guard, service=_live)

@@ -1,0 +1,54 @@
+"""The service's own Prometheus metrics; every label has a small fixed set of values.
+
+BentoML starts its workers in prometheus_client's multi-process mode (a folder of memory-mapped values), so one scrape
+of any worker shows the sum over all of them.
+"""
+
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+STAGES = ("queue", "features", "batch", "model", "total")  # seconds of a request, in order; total is end to end
+
+
+class Telemetry:
+    """Counters and histograms of one worker; `multiprocess_folder` is where the other workers' values are."""
+
+    def __init__(self, multiprocess_folder: Path | None = None):
+        registry = CollectorRegistry()
+        self._registry, self._folder = registry, multiprocess_folder
+        self.stages = Histogram(
+            "uniscale_stage_seconds", "Latency by stage", ["stage"], buckets=BUCKETS, registry=registry
+        )
+        self.answers = Counter(
+            "uniscale_answers_total",
+            "Answers by variant, model version and fallback (none: the model's own order)",
+            ["variant", "version", "fallback"],
+            registry=registry,
+        )
+        self.refusals = Counter("uniscale_refusals_total", "Requests refused, by status", ["status"], registry=registry)
+        self.candidates = Histogram(
+            "uniscale_candidates",
+            "Candidates a request",
+            buckets=(10, 50, 100, 200, 500, 1000, 2000),
+            registry=registry,
+        )
+        self.unknown_items = Counter(
+            "uniscale_unknown_items_total", "Candidates the catalogue does not have", registry=registry
+        )
+        self.in_work = Gauge(
+            "uniscale_requests_in_work", "Requests in work", multiprocess_mode="livesum", registry=registry
+        )
+        self.log_dropped = Counter(
+            "uniscale_log_rows_dropped_total", "Serving-log rows dropped because the buffer was full", registry=registry
+        )
+
+    def exposition(self) -> bytes:
+        """All values in Prometheus' text format."""
+        registry = self._registry
+        if self._folder is not None:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, path=str(self._folder))
+        return generate_latest(registry)
