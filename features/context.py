@@ -4,7 +4,7 @@ Definition, all on strings (hashed afterwards like any id; a null stays null and
 
 - `context_hour`: hour of `ts` in UTC, "0" … "23"; Spark `cast(hour(ts) as string)` with the session in UTC;
 - `context_weekday`: weekday of `ts` in UTC, Monday "0" … Sunday "6"; Spark `cast(weekday(ts) as string)`;
-- `context_scenario`: the scenarios of the request, sorted, joined by "|"; Spark `array_join(array_sort(scenario), '|')`;
+- `context_scenario`: scenarios of the request, sorted, joined by "|"; Spark `array_join(array_sort(scenario), '|')`;
 - `context_<name>`: the column `<name>` of the request as it is, for each of `features.catalogue.context_names`.
 """
 

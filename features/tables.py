@@ -65,7 +65,7 @@ def item_versions(connection: duckdb.DuckDBPyConnection, description: LogDescrip
         SELECT item_id,
             CASE WHEN row_number() OVER (PARTITION BY item_id ORDER BY valid_from) = 1
                 THEN date_trunc('day', valid_from) ELSE valid_from END AS ts,
-            title, {categories}, brand AS item_brand, seller AS item_seller,
+            title, {categories}, nullif(brand, '') AS item_brand, nullif(seller, '') AS item_seller,
             {", ".join([*extra, "CAST(price AS FLOAT) AS item_price"])}
         FROM items ORDER BY item_id, ts""")
 

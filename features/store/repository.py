@@ -1,4 +1,4 @@
-"""Opening the Feast store of a FEATURES folder: written once by `materialise`, opened online or for retrieval afterwards.
+"""The Feast store of a FEATURES folder: written once by `materialise`, then opened online or for retrieval.
 
 Feast records absolute source paths in its registry. A FEATURES folder may be moved or mounted read-only elsewhere, so
 `open_offline` applies the same definitions, with this folder's paths, to a registry in a scratch folder of its own;

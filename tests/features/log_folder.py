@@ -1,4 +1,4 @@
-"""A small random log folder that keeps the contract of `uniscale.logs`: three domains, returning users, price changes."""
+"""A small random log folder that keeps the contract of `uniscale.logs`: two domains, returning users, price changes."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from uniscale.logs import TABLES, LogDescription
 
+COLOURS, KINDS = ("red", "blue", "green"), ("shoe", "lamp", "chair", "cup")
 FIRST_DAY = datetime(2026, 1, 5, tzinfo=UTC)
 DESCRIPTION = LogDescription(
     name="tiny",
@@ -86,13 +87,13 @@ def random_logs(
                 {
                     "item_id": f"i{item}",
                     "valid_from": version,
-                    "title": f"{['red', 'blue', 'green'][item % 3]} {['shoe', 'lamp', 'chair', 'cup'][item % 4]} {item}",
+                    "title": f"{COLOURS[item % 3]} {KINDS[item % 4]} {item}",
                     "category": ["home", f"kind {item % 4}", f"sort {item % 8}"][: 1 + item % 3],
                     "brand": f"b{item % 5}" if item % 7 else None,
                     "price": float(np.round(rng.uniform(1, 100), 2)),
                     "seller": f"s{item % 3}",
                     "embedding": embedding.tolist(),
-                    "colour": ["red", "blue", "green"][item % 3],
+                    "colour": COLOURS[item % 3],
                     "rating": float(rng.uniform(0, 5)) if item % 4 else None,
                 }
             )

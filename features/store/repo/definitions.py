@@ -73,7 +73,7 @@ def definitions(spec: SampleSpec, description: LogDescription, tables: Path) -> 
     feature_views = {view.name: _feature_view(view, entities[view.entity], tables) for view in views(spec, description)}
     services = []
     for name, key in SERVICES.items():
-        members = [feature_views[view.name] for view in views(spec, description) if view.entity == key]
+        members: list[Any] = [feature_views[view.name] for view in views(spec, description) if view.entity == key]
         if members:
             services.append(FeatureService(name=name, features=members))
     return [*entities.values(), *feature_views.values(), *services]

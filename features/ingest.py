@@ -1,0 +1,217 @@
+"""Validation of a log folder: clean rows go on, violating rows to quarantine with a reason, and the counts add up.
+
+Every rule comes from `uniscale.logs.TABLES` (types, nulls, ranges, lengths, keys, references) or is a law of logs
+(nothing is shown or done before its request); `features.validity` holds them. DuckDB does the work, out of core.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from features.validity import SQL_TYPES, accepts, declared_columns, judge, quoted, text
+from uniscale.artifacts import atomic_folder, write_json
+from uniscale.config import IngestConfig
+from uniscale.errors import DataError
+from uniscale.logs import TABLES, TIMESTAMP, LogDescription, Table
+from uniscale.progress import Progress
+
+MEMORY_LIMIT = "2GB"
+
+
+def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
+    """Validate a log folder into a clean one.
+
+    Writes the tables in their contract's types, day tables repartitioned by UTC day (candidates and exposures by the
+    day of their request) and sorted; `quarantine/<table>.parquet`, violating rows with a `reason` (and `original`, the
+    row as it was, where a value could not be cast); `report.json`; and a copy of a simulation's `truth/`, which no
+    rule reads.
+
+    Returns:
+        What `report.json` holds: `tables` (name -> rows_in, rows_out, quarantined, reasons), `requests_by_day` and
+        `warnings` (empty days and domains, tasks without events, dropped columns).
+
+    Raises:
+        DataError: no description, a required table or column missing, a column of another type, an unreadable file, no
+            request left, or a table whose quarantined share is above `max_quarantine_share` (report and quarantine are
+            then in `<out>-rejected`).
+    """
+    logs, out = Path(logs), Path(out)
+    description = LogDescription.load(logs)
+    progress = Progress("ingest", len(TABLES) + 1, "tables")
+    with atomic_folder(out) as folder, tempfile.TemporaryDirectory(prefix=".spill-", dir=out.parent) as spill:
+        connection = _connect(Path(spill))
+        present = [table for table in TABLES.values() if _is_present(logs, table)]
+        report: dict[str, Any] = {"tables": {}, "requests_by_day": {}, "warnings": []}
+        for table in present:
+            dropped = _load(connection, logs, table, description)
+            if dropped:
+                report["warnings"].append(
+                    f"{table.name}: dropped columns {dropped}, which description.json does not name"
+                )
+            judge(connection, table, description, config)
+            report["tables"][table.name] = _counts(connection, table)
+            progress.advance(note=table.name)
+        report["requests_by_day"] = _requests_by_day(connection)
+        report["warnings"] += _warnings(connection, description, report["requests_by_day"])
+        rejected = _rejected(config, report)
+        if rejected:
+            place = out.with_name(f"{out.name}-rejected")
+            with atomic_folder(place) as kept:
+                _write_quarantine(connection, report, kept)
+            raise DataError(f"{rejected}; the rows and their reasons are in {place}")
+        _write_quarantine(connection, report, folder)
+        for table in present:
+            _write_clean(connection, table, description, folder)
+        connection.close()
+        description.save(folder)
+        if description.has_truth and (logs / "truth").exists():
+            shutil.copytree(logs / "truth", folder / "truth")
+        progress.advance()
+    total = sum(counts["quarantined"] for counts in report["tables"].values())
+    progress.finish(f"({total:,} rows quarantined)")
+    return report
+
+
+def _connect(spill: Path) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(str(spill / "logs.duckdb"))
+    connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill}'")
+    return connection
+
+
+def _source(logs: Path, table: Table) -> Path:
+    return logs / table.name / "**" / "*.parquet" if table.by_day else logs / f"{table.name}.parquet"
+
+
+def _is_present(logs: Path, table: Table) -> bool:
+    present = any((logs / table.name).rglob("*.parquet")) if table.by_day else _source(logs, table).exists()
+    if table.required and not present:
+        raise DataError(
+            f"no table {table.name} in {logs}: expected {_source(logs, table)}; the tables and columns are in uniscale/logs.py"
+        )
+    return present
+
+
+def _load(connection: duckdb.DuckDBPyConnection, logs: Path, table: Table, description: LogDescription) -> list[str]:
+    """Create `raw_<table>` in the contract's types; `failed` names the first value that could not be cast.
+
+    Returns:
+        Columns that nothing declares and that were left behind.
+    """
+    files = f"read_parquet({text(str(_source(logs, table)))}, union_by_name = true, hive_partitioning = false)"
+    columns = declared_columns(table, description)
+    try:
+        found = {row[0]: row[1] for row in connection.execute(f"DESCRIBE FROM {files}").fetchall()}
+        missing = [column.name for column in columns if column.name not in found and not column.nullable]
+        missing += [column.name for column in columns[len(table.columns) :] if column.name not in found]
+        if missing:
+            raise DataError(
+                f"{table.name}: no column {', '.join(missing)}; it has {', '.join(found)}. Write the column, or if "
+                "description.json names it by mistake, take it out there"
+            )
+        casts, failures = [], []
+        for column in columns:
+            name, kind = quoted(column.name), SQL_TYPES[column.type]
+            if column.name not in found:
+                casts.append(f"CAST(NULL AS {kind}) AS {name}")
+                continue
+            if not accepts(column.type, found[column.name]):
+                raise DataError(
+                    f"{table.name}.{column.name} is {found[column.name]}, expected {kind}: convert the column where the "
+                    "logs are written"
+                )
+            casts.append(f"TRY_CAST({name} AS {kind}) AS {name}")
+            if found[column.name] != kind:
+                failed = f"{name} IS NOT NULL AND TRY_CAST({name} AS {kind}) IS NULL"
+                failures.append(f"WHEN {failed} THEN {text(f'{column.name} is not {kind}')}")
+        failed = f"CASE {' '.join(failures)} END" if failures else "NULL"
+        whole = "CAST(to_json(source) AS VARCHAR)"
+        connection.execute(f"""
+            CREATE TABLE raw_{table.name} AS
+            SELECT {", ".join(casts)}, CAST({failed} AS VARCHAR) AS failed,
+                CASE WHEN failed IS NOT NULL THEN {whole} END AS original
+            FROM {files} source""")
+    except duckdb.Error as error:
+        raise DataError(f"{table.name} cannot be read from {_source(logs, table)}: {error}") from None
+    return sorted(set(found) - {column.name for column in columns})
+
+
+def _counts(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[str, Any]:
+    rows = connection.execute(f"SELECT reason, count(*) FROM judged_{table.name} GROUP BY 1 ORDER BY 1").fetchall()
+    reasons = {reason: count for reason, count in rows if reason is not None}
+    rows_in, quarantined = sum(count for _, count in rows), sum(reasons.values())
+    return {"rows_in": rows_in, "rows_out": rows_in - quarantined, "quarantined": quarantined, "reasons": reasons}
+
+
+def _requests_by_day(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    rows = connection.execute("""
+        SELECT strftime(day, '%Y-%m-%d'), count(*) FROM judged_requests WHERE reason IS NULL GROUP BY day ORDER BY day
+        """).fetchall()
+    return dict(rows)
+
+
+def _warnings(connection: duckdb.DuckDBPyConnection, description: LogDescription, by_day: dict[str, int]) -> list[str]:
+    """What is odd but breaks no rule."""
+    if not by_day:
+        return []
+    empty = connection.execute(f"""
+        SELECT strftime(day, '%Y-%m-%d') FROM (
+            SELECT unnest(generate_series(DATE '{min(by_day)}', DATE '{max(by_day)}', INTERVAL 1 DAY)) AS day
+        ) ORDER BY day""").fetchall()
+    found = [f"no request on {day}" for (day,) in empty if day not in by_day]
+    for table, column, named in (
+        ("requests", "domain", description.domains),
+        ("events", "type", tuple(description.tasks.values())),
+    ):
+        rows = connection.execute(f"SELECT DISTINCT {column} FROM judged_{table} WHERE reason IS NULL").fetchall()
+        found += [f"no row of {table} has {column} {name}" for name in named if (name,) not in rows]
+    unseen = connection.execute("""
+        SELECT count(*) FROM judged_events e ANTI JOIN judged_exposures x
+        ON e.request_id = x.request_id AND e.item_id = x.item_id AND x.reason IS NULL
+        WHERE e.reason IS NULL AND e.request_id IS NOT NULL""").fetchall()[0][0]
+    return [*found, f"{unseen} events name a request that did not show their item"] if unseen else found
+
+
+def _rejected(config: IngestConfig, report: dict[str, Any]) -> str:
+    for name, counts in report["tables"].items():
+        share = counts["quarantined"] / max(counts["rows_in"], 1)
+        if share > config.max_quarantine_share:
+            reasons = ", ".join(f"{reason} ({count})" for reason, count in counts["reasons"].items())
+            return (
+                f"{name}: {counts['quarantined']} of {counts['rows_in']} rows ({share:.1%}) break the contract, more than "
+                f"ingest.max_quarantine_share = {config.max_quarantine_share:.1%}: {reasons}"
+            )
+    return "" if report["requests_by_day"] else "no valid request in the logs"
+
+
+def _write_quarantine(connection: duckdb.DuckDBPyConnection, report: dict[str, Any], folder: Path) -> None:
+    write_json(folder / "report.json", report)
+    for name, counts in report["tables"].items():
+        if counts["quarantined"]:
+            (folder / "quarantine").mkdir(exist_ok=True)
+            rows = f"SELECT * EXCLUDE (day) FROM judged_{name} WHERE reason IS NOT NULL ORDER BY ALL"
+            connection.execute(
+                f"COPY ({rows}) TO {text(str(folder / 'quarantine' / f'{name}.parquet'))} (FORMAT parquet)"
+            )
+
+
+def _write_clean(
+    connection: duckdb.DuckDBPyConnection, table: Table, description: LogDescription, folder: Path
+) -> None:
+    columns = ", ".join(quoted(column.name) for column in declared_columns(table, description))
+    times = [quoted(column.name) for column in table.columns if column.type == TIMESTAMP and table.by_day]
+    order = ", ".join([*times, *(quoted(name) for name in table.key)])
+    rows = f"SELECT {columns} FROM judged_{table.name} WHERE reason IS NULL"
+    settings = "(FORMAT parquet, COMPRESSION zstd)"
+    if not table.by_day:
+        path = folder / f"{table.name}.parquet"
+        connection.execute(f"COPY ({rows} ORDER BY {order}) TO {text(str(path))} {settings}")
+        return
+    days = connection.execute(f"SELECT DISTINCT CAST(day AS VARCHAR) FROM ({rows.replace(columns, 'day')}) ORDER BY 1")
+    for (day,) in days.fetchall():
+        part = folder / table.name / f"day={day}"
+        part.mkdir(parents=True)
+        where = f"{rows} AND day = DATE '{day}' ORDER BY {order}"
+        connection.execute(f"COPY ({where}) TO {text(str(part / 'part-0.parquet'))} {settings}")
