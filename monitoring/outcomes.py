@@ -1,0 +1,185 @@
+"""What each user did in an experiment, from logs alone: the serving log joined with exposures and events on DuckDB.
+
+Outcomes are credited to the request they refer to, and so to its day and variant. The same SQL, run over the request
+log of an earlier period, gives the covariates for CUPED: one definition of every metric.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import ibis
+
+from uniscale.errors import DataError
+from uniscale.logs import LogDescription
+
+REFORMULATION_MINUTES = 10
+CHARGE = "charge"  # event type of an advertising charge
+SUMS = ("impressions", "logged", "clicks", "orders", "gmv", "charges", "charged", "reformulated", "fallbacks")
+COVARIATES = ("requests", "impressions", "clicks", "orders", "gmv", "converted", "charges", "reformulated")
+
+
+@dataclass
+class Outcomes:
+    """A DuckDB connection with tables `served` (as logged), `requests`, `user_days` and, if asked for, `before`."""
+
+    connection: duckdb.DuckDBPyConnection
+    has_orders: bool
+    has_before: bool
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a query."""
+        return self.connection.execute(sql, list(parameters)).fetchall()
+
+    def one(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """The single value of a query."""
+        return self.rows(sql, parameters)[0][0]
+
+    def table(self, name: str) -> ibis.Table:
+        """A table as an ibis expression, which tea-tasting aggregates inside DuckDB."""
+        return ibis.duckdb.from_connection(self.connection).table(name)
+
+    def users(self, until: str | None = None, scenario: str | None = None, new: bool | None = None) -> str:
+        """Name of a fresh table with one row a user: variant, sums over the requests chosen, and `…_before` covariates.
+
+        Args:
+            until: last day counted, ISO; None for all.
+            scenario: only requests of this scenario; None for all.
+            new: True for users without activity before the experiment, False for the others; needs a pre-period.
+        """
+        source, where = (
+            ("user_days", "TRUE") if scenario is None else ("requests", "list_contains(scenario, $scenario)")
+        )
+        count = "sum(requests)" if scenario is None else "count(*)"
+        parameters: dict[str, Any] = {} if scenario is None else {"scenario": scenario}
+        if until is not None:
+            where, parameters["until"] = f"{where} AND day <= CAST($until AS DATE)", until
+        sums = ", ".join(f"CAST(sum({name}) AS DOUBLE) AS {name}" for name in SUMS)
+        known = "FALSE" if not self.has_before else "user_id IN (SELECT user_id FROM before)"
+        before = "".join(f", CAST(coalesce(b.{name}, 0) AS DOUBLE) AS {name}_before" for name in COVARIATES)
+        self.connection.execute(
+            f"""
+            CREATE OR REPLACE TABLE users AS
+            WITH acted AS (
+                SELECT user_id, variant, CAST({count} AS DOUBLE) AS requests, {sums},
+                    CAST(count(DISTINCT day) FILTER (day > (SELECT max(day) FROM user_days) - 30) AS DOUBLE)
+                        AS active_days
+                FROM {source} WHERE {where} GROUP BY user_id, variant)
+            SELECT a.*, CAST(a.orders > 0 AS DOUBLE) AS converted{before if self.has_before else ""}
+            FROM acted a {"LEFT JOIN before b USING (user_id)" if self.has_before else ""}
+            WHERE {"TRUE" if new is None else known if not new else f"NOT ({known})"}
+            """,
+            parameters,
+        )
+        return "users"
+
+
+def load_outcomes(
+    connection: duckdb.DuckDBPyConnection,
+    serving_log: Path,
+    logs: Path,
+    pre_period: Path | None,
+    variants: tuple[str, str],
+) -> Outcomes:
+    """Build the tables of `Outcomes` on a connection.
+
+    Users seen in both variants are left out of `requests`; repeated request, exposure and event rows count once.
+
+    Raises:
+        DataError: the serving log, exposures or events are missing or lack a column.
+    """
+    description = LogDescription.load(logs)
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(
+        f"""
+        CREATE TABLE served AS
+        SELECT request_id, ts, user_id, variant, version, scenario, query, fallback, latency_ms
+        FROM {scan(Path(serving_log), "serving log")}
+        """
+    )
+    connection.execute(
+        """
+        CREATE TABLE asked AS
+        SELECT * FROM served
+        WHERE list_contains($variants, variant)
+            AND user_id NOT IN (
+                SELECT user_id FROM served WHERE list_contains($variants, variant)
+                GROUP BY user_id HAVING count(DISTINCT variant) > 1)
+        QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY ts) = 1
+        """,
+        {"variants": list(variants)},
+    )
+    _request_table(connection, "requests", "asked", logs, description)
+    connection.execute(
+        f"CREATE TABLE user_days AS SELECT user_id, variant, day, count(*) AS requests, "
+        f"{', '.join(f'sum({name}) AS {name}' for name in SUMS)} FROM requests GROUP BY ALL"
+    )
+    if pre_period is not None:
+        _covariates(connection, pre_period)
+    return Outcomes(connection, "conversion" in description.tasks, pre_period is not None)
+
+
+def _covariates(connection: duckdb.DuckDBPyConnection, pre_period: Path) -> None:
+    description = LogDescription.load(pre_period)
+    connection.execute(
+        f"""
+        CREATE TABLE asked_before AS
+        SELECT request_id, ts, user_id, '' AS variant, scenario, query, CAST(NULL AS VARCHAR) AS fallback
+        FROM {scan(Path(pre_period) / "requests", "pre-period requests")}
+        WHERE domain = $domain AND ts < (SELECT min(ts) FROM asked) AND user_id IN (SELECT user_id FROM asked)
+        """,
+        {"domain": description.target},
+    )
+    _request_table(connection, "requests_before", "asked_before", pre_period, description)
+    sums = ", ".join(f"sum({name}) AS {name}" for name in COVARIATES if name not in ("requests", "converted"))
+    connection.execute(
+        f"CREATE TABLE before AS SELECT user_id, count(*) AS requests, {sums}, "
+        "CAST(sum(orders) > 0 AS DOUBLE) AS converted FROM requests_before GROUP BY user_id"
+    )
+    connection.execute("DROP TABLE requests_before; DROP TABLE asked_before")
+
+
+def _request_table(
+    connection: duckdb.DuckDBPyConnection, name: str, asked: str, logs: Path, description: LogDescription
+) -> None:
+    click = description.tasks.get("click", next(iter(description.tasks.values())))
+    connection.execute(
+        f"""
+        CREATE TABLE {name} AS
+        WITH shown AS (
+            SELECT request_id, count(DISTINCT item_id) AS impressions
+            FROM {scan(Path(logs) / "exposures", "exposures")} SEMI JOIN {asked} USING (request_id)
+            GROUP BY request_id),
+        happened AS (
+            SELECT DISTINCT ON (event_id) request_id, item_id, type, coalesce(amount, 0) AS amount
+            FROM {scan(Path(logs) / "events", "events")} SEMI JOIN {asked} USING (request_id)),
+        followed AS (
+            SELECT request_id, count(DISTINCT item_id) FILTER (type = $click) AS clicks,
+                count(*) FILTER (type = $order) AS orders,
+                coalesce(sum(amount) FILTER (type = $order), 0) AS gmv,
+                coalesce(sum(amount) FILTER (type = $charge), 0) AS charges,
+                count(*) FILTER (type = $charge) AS charged
+            FROM happened GROUP BY request_id)
+        SELECT a.request_id, a.user_id, a.variant, CAST(a.ts AS DATE) AS day, a.scenario,
+            coalesce(impressions, 0) AS impressions, CAST(impressions IS NOT NULL AS INTEGER) AS logged,
+            coalesce(clicks, 0) AS clicks, coalesce(orders, 0) AS orders, coalesce(gmv, 0) AS gmv,
+            coalesce(charges, 0) AS charges, coalesce(charged, 0) AS charged,
+            CAST(coalesce(lead(a.query) OVER w <> a.query
+                AND lead(a.ts) OVER w - a.ts <= INTERVAL {REFORMULATION_MINUTES} MINUTE, FALSE) AS INTEGER)
+                AS reformulated,
+            CAST(fallback IS NOT NULL AS INTEGER) AS fallbacks
+        FROM {asked} a LEFT JOIN shown USING (request_id) LEFT JOIN followed USING (request_id)
+        WINDOW w AS (PARTITION BY a.user_id ORDER BY a.ts, a.request_id)
+        """,
+        {"click": click, "order": description.tasks.get("conversion", ""), "charge": CHARGE},
+    )
+
+
+def scan(folder: Path, what: str) -> str:
+    """A table function over the Parquet files of a folder partitioned by day."""
+    if not any(folder.glob("day=*/*.parquet")):
+        raise DataError(f"no {what} in {folder}: expected day=YYYY-MM-DD/*.parquet below it")
+    pattern = str(folder / "day=*" / "*.parquet").replace("'", "''")
+    return f"read_parquet('{pattern}', union_by_name = true, hive_partitioning = false)"

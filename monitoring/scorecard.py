@@ -1,0 +1,144 @@
+"""The scorecard of an experiment: one row a metric, the cumulative lift by day, and the cuts by users and scenario.
+
+A row holds the fixed-horizon lift (CUPED where a pre-period is known), the always-valid interval on its log ratio, and
+the reason for whatever is withheld.
+"""
+
+from typing import Any
+
+from monitoring.fixed_horizon import adjust, aggregate, compare
+from monitoring.metrics import BY_NAME, LATENCY, METRICS, Metric
+from monitoring.outcomes import Outcomes
+from monitoring.sequential import BURN_IN, always_valid
+from uniscale.config import ExperimentConfig
+
+MIN_CUT_USERS = 50  # users a variant below which a cut is named but not compared
+
+
+def scorecard(
+    config: ExperimentConfig, outcomes: Outcomes, control: str, treatment: str, days: int
+) -> list[dict[str, Any]]:
+    """One row a metric of `METRICS`; `days` is the number of days with requests."""
+    arms = aggregate(outcomes.table(outcomes.users()), METRICS, outcomes.has_before)
+    if not {control, treatment} <= set(arms):
+        return [empty_row(config, metric) | {"withheld": "a variant has no users"} for metric in METRICS]
+    totals = _totals(outcomes, METRICS)
+    plain = {"alpha": config.alpha, "power": config.power, "target": config.mde_target}
+    rows = []
+    for metric in METRICS:
+        row = empty_row(config, metric)
+        if days < metric.minimum_days:
+            row["withheld"] = f"needs {metric.minimum_days} days of logs, there are {days}"
+            rows.append(row)
+            continue
+        found = compare(metric, arms[control], arms[treatment], covariates=outcomes.has_before, **plain)
+        unadjusted = (
+            compare(metric, arms[control], arms[treatment], alpha=config.alpha, covariates=False)
+            if found["cuped"]
+            else None
+        )
+        row |= found
+        if unadjusted and unadjusted["log_variance"]:
+            row["variance_reduction"] = 1 - found["log_variance"] / unadjusted["log_variance"]
+            row["unadjusted"] = {key: unadjusted[key] for key in ("lift", "interval", "p")}
+        row |= watched(
+            config, found, [totals[name][metric.counts or metric.numerator] for name in (control, treatment)]
+        )
+        rows.append(row)
+    return rows
+
+
+def empty_row(config: ExperimentConfig, metric: Metric) -> dict[str, Any]:
+    """A row with every key and no number yet."""
+    role = (
+        "primary" if metric.name == config.primary else "guardrail" if metric.name in config.guardrails else "secondary"
+    )
+    numbers = ("control", "treatment", "lift", "interval", "p", "p_adjusted", "mde", "users_needed", "always_valid")
+    return {
+        "name": metric.name,
+        "label": metric.label,
+        "role": role,
+        "unit": metric.unit,
+        "better": metric.better,
+        "meaning": metric.meaning,
+        **dict.fromkeys(numbers),
+        "always_valid_withheld": None,
+        "cuped": False,
+        "variance_reduction": None,
+        "unadjusted": None,
+        "withheld": None,
+    }
+
+
+def watched(config: ExperimentConfig, found: dict[str, Any], conversions: list[float]) -> dict[str, Any]:
+    """The always-valid side of a row, withheld during the burn-in."""
+    if found["withheld"] or found["log_ratio"] is None:
+        return {"always_valid_withheld": found["withheld"] or "a variant is at zero, so the ratio has no logarithm"}
+    if min(conversions) < BURN_IN:
+        reason = f"burn-in: {int(min(conversions))} conversions in a variant, {BURN_IN} needed"
+        return {"always_valid_withheld": reason}
+    interval = always_valid(found["log_ratio"], found["log_variance"], config.alpha, config.mde_target)
+    return {"always_valid": {"interval": [interval.lower, interval.upper], "p": interval.p}}
+
+
+def _totals(outcomes: Outcomes, metrics: tuple[Metric, ...]) -> dict[str, dict[str, float]]:
+    names = sorted({metric.counts or metric.numerator for metric in metrics})
+    rows = outcomes.rows(f"SELECT variant, {', '.join(f'sum({name})' for name in names)} FROM users GROUP BY 1")
+    return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
+
+
+def adjust_secondary(config: ExperimentConfig, rows: list[dict[str, Any]]) -> None:
+    """The primary metric is one test; the others share a false discovery rate."""
+    others = {row["name"]: row["p"] for row in rows if row["p"] is not None and row["role"] != "primary"}
+    adjusted = adjust(others, config.alpha)
+    for row in rows:
+        row["p_adjusted"] = row["p"] if row["role"] == "primary" else adjusted.get(row["name"])
+
+
+def by_day(
+    config: ExperimentConfig, outcomes: Outcomes, control: str, treatment: str, days: list[str]
+) -> list[dict[str, Any]]:
+    """Cumulative lift up to each day, of the primary metric and of the guardrails that are means or ratios."""
+    chosen = tuple(metric for metric in METRICS if metric.name in {config.primary, *config.guardrails})
+    points = []
+    for number, day in enumerate(days, start=1):
+        arms = aggregate(outcomes.table(outcomes.users(until=day)), chosen, outcomes.has_before)
+        if not {control, treatment} <= set(arms):
+            continue
+        totals = _totals(outcomes, chosen)
+        for metric in chosen:
+            if number < metric.minimum_days:
+                continue
+            found = compare(metric, arms[control], arms[treatment], alpha=config.alpha, covariates=outcomes.has_before)
+            conversions = [totals[name][metric.counts or metric.numerator] for name in (control, treatment)]
+            kept = {key: found[key] for key in ("lift", "interval", "p", "withheld")}
+            points.append(
+                {"day": day, "metric": metric.name, **kept, "always_valid": None} | watched(config, found, conversions)
+            )
+    return points
+
+
+def cuts(config: ExperimentConfig, outcomes: Outcomes, control: str, treatment: str) -> dict[str, Any]:
+    """Lift of the primary metric among new and returning users and in each scenario: exploratory, adjusted together."""
+    if config.primary == LATENCY.name:
+        return {"metric": config.primary, "rows": [], "withheld": "cuts need a metric that is a mean or a ratio"}
+    metric = BY_NAME[config.primary]
+    scenarios = [s for (s,) in outcomes.rows("SELECT DISTINCT unnest(scenario) AS s FROM requests ORDER BY s")]
+    wanted: list[tuple[str, str, dict[str, Any]]] = [("scenario", s, {"scenario": s}) for s in scenarios]
+    if outcomes.has_before:
+        wanted = [("users", "new", {"new": True}), ("users", "returning", {"new": False}), *wanted]
+    rows = []
+    for kind, name, chosen in wanted:
+        arms = aggregate(outcomes.table(outcomes.users(**chosen)), [metric], covariates=False)
+        counts = [arms[variant].count() if variant in arms else 0 for variant in (control, treatment)]
+        row: dict[str, Any] = {"cut": kind, "value": name, "users": counts, "lift": None, "interval": None, "p": None}
+        if min(counts) < MIN_CUT_USERS:
+            row["withheld"] = f"fewer than {MIN_CUT_USERS} users in a variant"
+        else:
+            found = compare(metric, arms[control], arms[treatment], alpha=config.alpha, covariates=False)
+            row |= {key: found[key] for key in ("lift", "interval", "p", "withheld")}
+        rows.append(row)
+    adjusted = adjust({str(n): row["p"] for n, row in enumerate(rows) if row["p"] is not None}, config.alpha)
+    rows = [row | {"p_adjusted": adjusted.get(str(n))} for n, row in enumerate(rows)]
+    withheld = None if outcomes.has_before else "new users are told apart only with logs from before the experiment"
+    return {"metric": metric.name, "rows": rows, "withheld": withheld}
