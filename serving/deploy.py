@@ -21,13 +21,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 import uniscale
 from features.catalogue import COUNT_NAMES
-from serving.deployment import Deployment
+from serving.deployment import Deployment, Examples
 from serving.weights import export_half
 from uniscale.artifacts import atomic_folder, content_hash, source_hash
 from uniscale.config import Config
 from uniscale.errors import ConfigError, MissingToolError, ServingError
+from uniscale.hashing import unit_interval
 from uniscale.samples import SampleSpec
 
 PACKAGES = ("uniscale", "features", "models", "serving")  # what the service's worker imports of ours
@@ -35,7 +38,7 @@ FEATURES = ("spec.json", "description.json", "report.json", "items.parquet", "te
 LIVE = "_live"  # below the serving log: the running service's copy of the features; readers of Parquet skip `_…`
 OUTPUT = "_server.log"
 BUILD_SECONDS, START_SECONDS, STOP_SECONDS = 300.0, 120.0, 15.0
-QUOTED_LINES = 25
+QUOTED_LINES, EXAMPLES = 25, 200
 
 
 def package(
@@ -81,6 +84,7 @@ def package(
             serving=config.serving,
         )
         deployment.save(folder)
+        _examples(features).save(folder)
         _build_bento(deployment, folder)
     return deployment.model_dump()
 
@@ -151,6 +155,16 @@ def running(config: Config, deployment: Path, log: Path, start_seconds: float = 
 def store_of(log: Path) -> Path:
     """The features folder that the service writing this serving log reads, and that a stream may push to."""
     return Path(log) / LIVE
+
+
+def _examples(features: Path) -> Examples:
+    """The users and queries of the newest daily statistics, a fixed choice of them."""
+    chosen = {}
+    for key, table in (("user_id", "user_statistics"), ("query", "query_statistics")):
+        path = features / "tables" / f"{table}.parquet"
+        names = pq.ParquetFile(path).read(columns=[key])[key].unique().to_pylist() if path.exists() else []
+        chosen[key] = sorted(names, key=unit_interval)[:EXAMPLES]
+    return Examples(users=chosen["user_id"] or ["newcomer"], queries=chosen["query"])
 
 
 def _weights(config: Config, variants: Mapping[str, Path]) -> dict[str, float]:
@@ -262,10 +276,8 @@ def _stop(process: subprocess.Popen) -> None:
     process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
-    try:
-        os.killpg(process.pid, signal.SIGKILL)  # the group outlives its leader if a worker does
-    except ProcessLookupError:
-        pass
+    with suppress(ProcessLookupError):  # nobody is left
+        os.killpg(process.pid, signal.SIGKILL)  # the group outlives its leader where a worker does
     process.wait()
 
 

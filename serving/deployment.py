@@ -13,7 +13,7 @@ from uniscale.artifacts import read_json, write_json
 from uniscale.config import ServingConfig
 from uniscale.errors import ServingError
 
-FILE = "deployment.json"
+FILE, EXAMPLES = "deployment.json", "examples.json"
 
 
 class Deployment(BaseModel):
@@ -52,3 +52,19 @@ class Deployment(BaseModel):
         except ValidationError as error:
             where = ", ".join(".".join(str(part) for part in problem["loc"]) for problem in error.errors())
             raise ServingError(f"{path} does not fit this version of the code ({where}): package again") from None
+
+
+class Examples(BaseModel):
+    """Some users and queries that the online store knows, for requests that are like real ones."""
+
+    users: list[str]
+    queries: list[str]
+
+    def save(self, folder: Path) -> None:
+        """Write `examples.json`."""
+        write_json(Path(folder) / EXAMPLES, self.model_dump())
+
+    @classmethod
+    def load(cls, folder: Path) -> "Examples":
+        """Read `examples.json`."""
+        return cls.model_validate(read_json(Path(folder) / EXAMPLES))

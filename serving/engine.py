@@ -19,7 +19,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from features.context import context_columns
-from models.batches import to_batch
+from models.batches import Batch, to_batch
 from models.rows import ItemVectors, Rows
 from serving.inputs import UserFeatures, context_id
 from serving.items import Catalogue, blank_request
@@ -29,10 +29,10 @@ QUERIES_KEPT = 4096  # encoded query texts in memory, a few hundred bytes each
 
 
 class Scorer(Protocol):
-    """A loaded model (`models.checkpoint.load_model`)."""
+    """A loaded model on its device (`serving.loader.OnDevice`, or a `models.ranking.RankingModel` on CPU)."""
 
-    def score(self, batch: object) -> NDArray:
-        """Calibrated probabilities, (N, T)."""
+    def score(self, batch: Batch) -> torch.Tensor:
+        """Calibrated probabilities, (N, T), on the CPU."""
 
 
 class Encoder(Protocol):
@@ -83,8 +83,7 @@ class Engine:
         rows = self.rows(ask, user, catalogue, places)
         batch = to_batch(rows, self.vectors)
         assembled = time.perf_counter()
-        with torch.inference_mode():
-            scores = np.asarray(self.models[version].score(batch), np.float32)[:, 0]
+        scores = self.models[version].score(batch)[:, 0].numpy()
         done = time.perf_counter()
         return _ordered(
             ask.item_ids,

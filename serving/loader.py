@@ -12,6 +12,7 @@ import torch
 
 from features.store.online import latest_items
 from features.text import TextEncoder
+from models.batches import Batch
 from models.checkpoint import load_model
 from models.rows import ItemVectors
 from serving.deployment import Deployment
@@ -22,6 +23,21 @@ from serving.online_features import OnlineFeatures
 from serving.ranker import Ranker
 from serving.telemetry import Telemetry
 from uniscale.samples import SampleSpec
+
+
+class OnDevice:
+    """A model's search export on a device: float32 on CPU, float16 autocast on CUDA."""
+
+    def __init__(self, folder: Path, device: torch.device):
+        self.model, self.device = load_model(folder).search_export().to(device), device
+
+    @torch.inference_mode()
+    def score(self, batch: Batch) -> torch.Tensor:
+        """Calibrated probabilities, (N, T), on the CPU."""
+        if self.device.type == "cpu":
+            return self.model.score(batch)
+        with torch.autocast(self.device.type, torch.float16):
+            return self.model.score(batch.to(self.device)).float().cpu()
 
 
 def load_ranker(deployment_folder: Path, features: Path, log: Path, multiprocess_folder: Path | None) -> Ranker:
@@ -41,7 +57,9 @@ def load_ranker(deployment_folder: Path, features: Path, log: Path, multiprocess
     torch.set_num_threads(1)  # workers use the cores; two OpenMP threads on busy cores cost 20 times the latency
     deployment = Deployment.load(deployment_folder)
     spec = SampleSpec.load(features)
-    models = {version: load_model(deployment_folder / "models" / version) for version in deployment.versions.values()}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    versions = sorted(set(deployment.versions.values()))
+    models = {version: OnDevice(deployment_folder / "models" / version, device) for version in versions}
     items = pq.read_table(features / "items.parquet", columns=["item_id", "index"])
 
     def catalogue() -> Catalogue:
