@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from uniscale.errors import ConfigError
 
@@ -98,16 +98,24 @@ class HHSFTConfig(Section):
     gfa_dim: int = Field(ge=4, description="d_G")
     gfa_tokens: int = Field(ge=1, description="m, composite tokens")
     gfa_heads: int = Field(ge=1)
+    ffn_multiple: int = Field(ge=1, description="hidden width of every FFN, as a multiple of its input")
     expert_dim: int = Field(ge=4)
     residual: bool = Field(description="pre-norm and residuals, which the paper leaves open")
     dref: bool = Field(description="domain-routed expert fusion (Table 4); false: the shared expert alone")
     dapga: bool = Field(description="domain-aware personalised gated attention (Table 4)")
 
+    @model_validator(mode="after")
+    def _heads_divide_widths(self) -> "HHSFTConfig":
+        for width, heads in ((self.hfa_dim, self.hfa_heads), (self.gfa_dim, self.gfa_heads)):
+            if width % heads:
+                raise ValueError(f"{heads} heads do not divide a width of {width}")
+        return self
+
 
 class DLRMConfig(Section):
     """DLRM-MLP, the paper's base model, with a chosen sequence encoder."""
 
-    hidden: list[int]
+    hidden: list[int] = Field(min_length=1, description="widths of the layers before the head")
 
 
 class ModelConfig(Section):
@@ -138,6 +146,7 @@ class TrainConfig(Section):
     embedding_learning_rate: float = Field(gt=0, description="sparse, row-wise Adagrad")
     gradient_clip: float = Field(gt=0)
     warmup_steps: int = Field(ge=0)
+    checkpoint_batches: int = Field(ge=1, description="batches between checkpoints, besides one every epoch")
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["float32", "bfloat16", "float16"] = Field(description="autocast on GPU; float32 on CPU")
 
@@ -305,7 +314,7 @@ def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
     for depth, name in enumerate(path):
         if not isinstance(node, dict) or name not in node:
             known = list(node) if isinstance(node, dict) else []
-            raise ConfigError(f"unknown key {'.'.join(path[: depth + 1])}{_nearest(name, known)}")
+            raise ConfigError(f"unknown key {'.'.join(path[: depth + 1])}{nearest(name, known)}")
         if depth == len(path) - 1:
             node[name] = value
         node = node[name]
@@ -314,7 +323,7 @@ def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
 def _explain(problem: Any) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {path}{_nearest(str(problem['loc'][-1]), _siblings(problem['loc']))}"
+        return f"unknown key {path}{nearest(str(problem['loc'][-1]), _siblings(problem['loc']))}"
     if problem["type"] == "missing":
         return f"missing key {path}: every key of params.yaml must be there"
     return f"{path} = {problem['input']!r}: {problem['msg']}"
@@ -327,6 +336,7 @@ def _siblings(loc: tuple[Any, ...]) -> list[str]:
     return list(model.model_fields)
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of an error message: the known name closest to a wrong one, or all known names."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(known)}"

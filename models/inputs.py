@@ -1,0 +1,238 @@
+"""From a batch to semantic blocks of embeddings: user, query, context, item, behaviour, cross (UniScale 3.4.1).
+
+Cross features (query against title, candidate against history) are computed here from the raw inputs, in training
+and in serving alike, so the two cannot drift apart. Whatever depends on the request alone stays (R, …).
+
+Shapes: R requests, N candidates, C and L the longest candidate list and history, d embedding width.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.batches import Batch
+from models.embeddings import EmbeddingTables, rows_of
+from models.rows import Rows
+from uniscale.samples import Feature, Level, SampleSpec
+
+LEVELS: tuple[Level, ...] = ("request", "candidate", "behaviour")
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Width of every block an `Inputs` makes; blocks without any feature are absent."""
+
+    request: dict[str, int]
+    candidate: dict[str, int]
+    behaviour: int  # 0 when there is no history
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Block embeddings of a batch."""
+
+    batch: Batch
+    request: dict[str, Tensor]  # user, query, context: (R, w)
+    candidate: dict[str, Tensor]  # item, cross: (N, w)
+    behaviours: Tensor  # (R, L, w); empty positions are zero
+
+
+class Columns(nn.Module):
+    """Ids and numbers of one level, reordered so that each block's columns lie side by side.
+
+    Numbers: counts pass log1p, all are standardised by stored means and deviations, a missing one becomes the mean.
+    """
+
+    offsets: Tensor
+    sizes: Tensor
+    id_order: Tensor
+    number_order: Tensor
+    is_count: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, spec: SampleSpec, level: Level, tables: EmbeddingTables):
+        super().__init__()
+        ids, numbers = spec.select(level, ("id",)), spec.select(level, ("count", "number"))
+        self.blocks = tuple(dict.fromkeys(f.block for f in (*ids, *numbers)))
+        self.level = level
+        id_order, self.ids_per_block = _grouped(ids, self.blocks)
+        number_order, self.numbers_per_block = _grouped(numbers, self.blocks)
+        offsets, sizes = tables.columns(ids[i].table for i in id_order)
+        self.register_buffer("id_order", torch.tensor(id_order, dtype=torch.int64), persistent=False)
+        self.register_buffer("offsets", offsets, persistent=False)
+        self.register_buffer("sizes", sizes, persistent=False)
+        self.register_buffer("number_order", torch.tensor(number_order, dtype=torch.int64), persistent=False)
+        is_count = [numbers[i].kind == "count" for i in number_order]
+        self.register_buffer("is_count", torch.tensor(is_count, dtype=torch.bool), persistent=False)
+        self.register_buffer("mean", torch.zeros(len(numbers)))
+        self.register_buffer("deviation", torch.ones(len(numbers)))
+
+    def fit(self, numbers: np.ndarray) -> None:
+        """Store mean and deviation of the columns of (rows, ·) raw numbers, missing ones left out."""
+        values = self.transform(torch.from_numpy(numbers)).to(torch.float64)
+        for column in range(values.shape[1]):
+            known = values[:, column][~values[:, column].isnan()]
+            if len(known):
+                self.mean[column] = known.mean()
+                deviation = float(known.std(correction=0))
+                self.deviation[column] = deviation if deviation > 1e-6 else 1.0
+
+    def transform(self, numbers: Tensor) -> Tensor:
+        """Reordered numbers with counts on the log scale; missing ones stay NaN."""
+        numbers = numbers.index_select(-1, self.number_order)
+        return torch.where(self.is_count, torch.log1p(numbers.clamp(min=0.0)), numbers)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows of the fused embedding weight, (…, F)."""
+        return rows_of(ids.index_select(-1, self.id_order), self.offsets, self.sizes)
+
+    def standardised(self, numbers: Tensor) -> Tensor:
+        """(…, ·) with mean 0 and deviation 1; a missing number is 0."""
+        values = (self.transform(numbers) - self.mean) / self.deviation
+        return torch.where(values.isnan(), 0.0, values)
+
+    def split(self, embedded: Tensor, numbers: Tensor) -> dict[str, list[Tensor]]:
+        """Parts of each block from embedded ids (…, F·d) and raw numbers (…, ·)."""
+        width = embedded.shape[-1] // max(sum(self.ids_per_block), 1)
+        ids = embedded.split([count * width for count in self.ids_per_block], dim=-1)
+        values = self.standardised(numbers).split(self.numbers_per_block, dim=-1)
+        return {block: [ids[place], values[place]] for place, block in enumerate(self.blocks)}
+
+
+class Inputs(nn.Module):
+    """Embeddings, standardised numbers, frozen vectors and cross features of a batch, block by block.
+
+    Args:
+        spec: what the samples offer.
+        dim: d, width of every embedding.
+        table_rows: rows of every id table.
+        seed: of the tables' initial rows.
+    """
+
+    def __init__(self, spec: SampleSpec, dim: int, table_rows: int, seed: int):
+        super().__init__()
+        self.spec = spec
+        names = sorted({f.table for f in spec.features if f.kind == "id"})
+        self.tables = EmbeddingTables(dict.fromkeys(names, table_rows), dim, seed)
+        self.columns = nn.ModuleDict({level: Columns(spec, level, self.tables) for level in LEVELS})
+        self.matches = _matches(spec)
+        self.prices = _prices(spec)
+        self.has_history = bool(spec.select("behaviour"))
+        self.widths = self._widths(dim)
+
+    def fit(self, rows: Rows) -> None:
+        """Take means and deviations of the numbers from training rows."""
+        for level in LEVELS:
+            self._of(level).fit(getattr(rows, f"{level}_numbers"))
+
+    def forward(self, batch: Batch) -> Blocks:
+        """Blocks of a batch."""
+        request, candidate, history = (self._of(level) for level in LEVELS)
+        # One look-up for all levels, hence one sparse gradient.
+        rows = [request.rows(batch.request_ids), candidate.rows(batch.candidate_ids), history.rows(batch.behaviour_ids)]
+        embedded = self.tables(torch.cat([r.flatten() for r in rows])).split([r.numel() for r in rows])
+        flat = [e.reshape(*r.shape[:-1], r.shape[-1] * self.tables.dim) for e, r in zip(embedded, rows, strict=True)]
+
+        of_request = request.split(flat[0], batch.request_numbers)
+        of_request.setdefault("query", []).append(F.normalize(batch.query_text, dim=-1))
+        of_request.setdefault("context", []).append(batch.scenarios)
+        content, text = F.normalize(batch.candidate_content, dim=-1), F.normalize(batch.candidate_text, dim=-1)
+        seen = F.normalize(batch.behaviour_content if self.spec.content_dim else batch.behaviour_text, dim=-1)
+        of_candidate = candidate.split(flat[1], batch.candidate_numbers)
+        of_candidate.setdefault("item", []).extend([content, text])
+        of_candidate["cross"] = [*of_candidate.get("cross", []), self.cross(batch, content, text, seen)]
+
+        parts = [part for block in history.split(flat[2], batch.behaviour_numbers).values() for part in block]
+        recency = torch.log1p(batch.behaviour_age / 3600.0).unsqueeze(-1) / math.log(24 * 30)  # a month is 1
+        behaviours = torch.cat([*parts, seen, recency], dim=-1)
+        return Blocks(
+            batch=batch,
+            request={block: torch.cat(of_request[block], dim=-1) for block in self.widths.request},
+            candidate={block: torch.cat(of_candidate[block], dim=-1) for block in self.widths.candidate},
+            behaviours=behaviours * batch.behaviour_mask.unsqueeze(-1),
+        )
+
+    def cross(self, batch: Batch, content: Tensor, text: Tensor, seen: Tensor) -> Tensor:
+        """Candidate against query and history, (N, ·): text cosine, content cosines, matches, price ratio.
+
+        `content` and `text` are the candidates' unit vectors, (N, ·), `seen` those of the behaviours, (R, L, ·):
+        of their content, or of their text where there is no content.
+        """
+        found = []
+        if self.spec.text_dim:
+            query = batch.expand(F.normalize(batch.query_text, dim=-1))
+            found.append((query * text).sum(-1, keepdim=True))
+        if self.has_history:
+            mask = batch.behaviour_mask.unsqueeze(1)  # (R, 1, L)
+            own = content if self.spec.content_dim else text
+            if own.shape[-1]:
+                cosines = batch.grid(own) @ seen.transpose(1, 2)  # (R, C, L)
+                count = mask.sum(-1).clamp(min=1)
+                highest = cosines.masked_fill(~mask, -1.0).amax(-1) * mask.any(-1)
+                found.append(batch.ungrid(torch.stack([cosines.sum(-1) / count, highest], dim=-1)))
+            counts = []
+            for of_candidate, of_behaviour in self.matches:
+                wanted = batch.grid(batch.candidate_ids[:, of_candidate : of_candidate + 1])  # (R, C, 1)
+                same = (wanted == batch.behaviour_ids[:, :, of_behaviour].unsqueeze(1)) & (wanted != 0) & mask
+                counts.append(same.sum(-1))  # (R, C)
+            if counts:
+                found.append(torch.log1p(batch.ungrid(torch.stack(counts, dim=-1).to(text.dtype))))
+        if self.prices is not None:
+            own, usual = batch.candidate_numbers[:, self.prices[0]], batch.request_numbers[:, self.prices[1]]
+            ratio = torch.log1p(own.clamp(min=0.0)) - batch.expand(torch.log1p(usual.clamp(min=0.0)))
+            known = batch.expand(usual > 0) & ~ratio.isnan()
+            found.append(torch.where(known, ratio, 0.0).unsqueeze(-1))
+        return torch.cat(found, dim=-1) if found else text.new_zeros(batch.candidates, 0)
+
+    def _of(self, level: Level) -> Columns:
+        columns = self.columns[level]
+        assert isinstance(columns, Columns)
+        return columns
+
+    def _widths(self, dim: int) -> Widths:
+        spec = self.spec
+        widths: dict[str, dict[str, int]] = {}
+        for level in LEVELS:
+            columns = self._of(level)
+            counts = zip(columns.blocks, columns.ids_per_block, columns.numbers_per_block, strict=True)
+            widths[level] = {block: ids * dim + numbers for block, ids, numbers in counts}
+        request, candidate = widths["request"], widths["candidate"]
+        request["query"] = request.get("query", 0) + spec.text_dim
+        request["context"] = request.get("context", 0) + len(spec.scenarios)
+        candidate["item"] = candidate.get("item", 0) + spec.content_dim + spec.text_dim
+        cross = (spec.text_dim > 0) + (self.prices is not None)
+        if self.has_history:
+            cross += 2 * (spec.content_dim + spec.text_dim > 0) + len(self.matches)
+        candidate["cross"] = candidate.get("cross", 0) + cross
+        history = sum(widths["behaviour"].values()) + (spec.content_dim or spec.text_dim) + 1  # the last is recency
+        return Widths(
+            request={block: width for block, width in request.items() if width},
+            candidate={block: width for block, width in candidate.items() if width},
+            behaviour=history if self.has_history else 0,
+        )
+
+
+def _grouped(features: tuple[Feature, ...], blocks: tuple[str, ...]) -> tuple[list[int], list[int]]:
+    """Order that puts each block's features together, and how many each block has."""
+    order = sorted(range(len(features)), key=lambda i: blocks.index(features[i].block))
+    return order, [sum(f.block == block for f in features) for block in blocks]
+
+
+def _matches(spec: SampleSpec) -> list[tuple[int, int]]:
+    """Pairs (candidate column, behaviour column) of ids that look up the same table."""
+    candidate, behaviour = spec.select("candidate", ("id",)), spec.select("behaviour", ("id",))
+    return [(i, j) for i, own in enumerate(candidate) for j, seen in enumerate(behaviour) if own.table == seen.table]
+
+
+def _prices(spec: SampleSpec) -> tuple[int, int] | None:
+    """Columns of the candidate's price and the user's mean price, where a dataset has both."""
+    own = [f.name for f in spec.select("candidate", ("count", "number"))]
+    usual = [f.name for f in spec.select("request", ("count", "number"))]
+    mean = next((i for i, name in enumerate(usual) if re.fullmatch(r"user_mean_price(_\d+d)?", name)), None)
+    return (own.index("item_price"), mean) if "item_price" in own and mean is not None else None

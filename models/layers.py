@@ -1,0 +1,80 @@
+"""Layers that several models share: plain and token-specific linear maps, feed-forward nets, attention over tokens.
+
+Shapes: B rows (requests or candidates), n tokens, d width, R requests, N candidates.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.batches import Batch
+
+
+def mlp(width: int, hidden: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+    """Linear, SiLU (and dropout) for each hidden width: (…, width) to (…, hidden[-1])."""
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers += [nn.Linear(width, size), nn.SiLU()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        width = size
+    return nn.Sequential(*layers)
+
+
+class MixedLinear(nn.Module):
+    """A linear map of [request part; candidate part] that does the request's share once a request.
+
+    W [x_r; x_c] + b = W_r x_r + W_c x_c + b, so expanding W_r x_r instead of x_r saves a factor of the list's length.
+    """
+
+    def __init__(self, request_width: int, candidate_width: int, out: int):
+        super().__init__()
+        self.widths = (request_width, candidate_width)
+        self.linear = nn.Linear(request_width + candidate_width, out)
+
+    def forward(self, request: Tensor, candidate: Tensor, batch: Batch) -> Tensor:
+        """(R, w_r) and (N, w_c) to (N, out)."""
+        of_request, of_candidate = self.linear.weight.split(self.widths, dim=1)
+        return batch.expand(F.linear(request, of_request, self.linear.bias)) + F.linear(candidate, of_candidate)
+
+
+class TokenLinear(nn.Module):
+    """One linear map a token: y_i = x_i W_i + b_i (UniScale eq. 1); `specific=False` shares one among all tokens."""
+
+    def __init__(self, tokens: int, width: int, out: int, specific: bool = True):
+        super().__init__()
+        maps = tokens if specific else 1
+        bound = 1.0 / math.sqrt(width)
+        self.weight = nn.Parameter(torch.empty(maps, width, out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(maps, 1, out))
+        self.specific = specific
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """(B, k, width) to (B, k, out), where the k tokens are numbers start … start + k - 1."""
+        if not self.specific:
+            return x @ self.weight[0] + self.bias[0]
+        maps = slice(start, start + x.shape[1])
+        return torch.baddbmm(self.bias[maps], x.transpose(0, 1), self.weight[maps]).transpose(0, 1)
+
+
+class TokenFFN(nn.Module):
+    """A feed-forward net of its own for each token: (B, n, d) to (B, n, d)."""
+
+    def __init__(self, tokens: int, width: int, hidden: int, specific: bool = True, dropout: float = 0.0):
+        super().__init__()
+        self.rise = TokenLinear(tokens, width, hidden, specific)
+        self.fall = TokenLinear(tokens, hidden, width, specific)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n, d) to (B, n, d)."""
+        return self.fall(self.dropout(F.silu(self.rise(x))))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Multi-head attention among the n tokens of each row: softmax(q kᵀ / √d_head) v, (B, n, d) each and returned."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, n, d_head)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
