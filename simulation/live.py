@@ -57,7 +57,7 @@ def run_live(
         concurrency: requests in flight; outcomes do not depend on it or on the order of the answers.
 
     Returns:
-        "requests", "failed", "failures" (reason: count), "exposures", "events.click" and the like, and "variants"
+        "requests", "failed", "failures" (the ten commonest reasons: count), "exposures", "events.click" and the like, and "variants"
         (variant: requests, users, clicks).
 
     Raises:
@@ -128,7 +128,7 @@ class _Tally:
 
     def summary(self) -> dict[str, Any]:
         variants = {name: row | {"users": len(self.users[name])} for name, row in sorted(self.variants.items())}
-        return {"failed": self.failures.total(), "failures": dict(self.failures), "variants": variants}
+        return {"failed": self.failures.total(), "failures": dict(self.failures.most_common(10)), "variants": variants}
 
 
 def _payloads(world: World, searches: Searches) -> list[dict[str, Any]]:

@@ -37,16 +37,16 @@ class DataConfig(Section):
 class SimulationConfig(Section):
     """The marketplace with known truth."""
 
-    users: int = Field(ge=10)
-    items: int = Field(ge=50)
+    users: int = Field(ge=10, description="about an eighth of them registers during the log")
+    items: int = Field(ge=50, description="about a tenth of them is launched during the log")
     days: int = Field(ge=5, description="calendar days of logs")
     start: str = Field(description="first day, ISO date")
-    search_requests_per_user_day: float = Field(gt=0)
-    feed_requests_per_user_day: float = Field(ge=0)
-    ads_requests_per_user_day: float = Field(ge=0)
+    search_requests_per_user_day: float = Field(gt=0, description="mean a registered user; reformulations come on top")
+    feed_requests_per_user_day: float = Field(ge=0, description="recommendation requests, mean a registered user")
+    ads_requests_per_user_day: float = Field(ge=0, description="requests of advertised items, mean a registered user")
     candidates: int = Field(ge=10, description="length of a search request's retrieved list")
     exposed: int = Field(ge=2, description="items shown a request")
-    embedding_dim: int = Field(ge=2)
+    embedding_dim: int = Field(ge=2, description="width of the items' content embedding and of the users' tastes")
 
 
 class IngestConfig(Section):
@@ -216,6 +216,7 @@ class DriftConfig(Section):
     psi_warn: float = Field(gt=0, description="PSI over quantile bins, beyond sampling noise, that counts as drift")
     js_warn: float = Field(gt=0, le=1, description="the same for ids: Jensen-Shannon distance over the top ids")
     missing_warn: float = Field(gt=0, le=1, description="change of the share of missing values that counts as drift")
+    rate_warn: float = Field(gt=0, description="relative change of a label's positive rate that counts as drift")
     max_drifted_share: float = Field(ge=0, le=1, description="share of drifted features that is a verdict of drift")
 
 
