@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from uniscale.config import SparkConfig
@@ -122,12 +123,14 @@ def spark_session(config: SparkConfig, java_options: str = "") -> Iterator[Spark
             builder = SparkSession.builder.master(config.master).appName("uniscale-es3")
             for key, value in (static | _sql_settings(config)).items():
                 builder = builder.config(key, value)
-            session = None
             try:
                 session = builder.getOrCreate()
-                yield session
+                try:
+                    yield session
+                finally:
+                    session.stop()
             finally:
-                _stop(session)
+                _end_jvm()
 
 
 def _sql_settings(config: SparkConfig) -> dict[str, str]:
@@ -156,22 +159,16 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _stop(session: SparkSession | None) -> None:
+def _end_jvm() -> None:
     # SparkSession.stop leaves the JVM running until Python exits: it would hold its memory through training.
-    from pyspark import SparkContext
-
-    if session is not None:
-        session.stop()
     gateway = SparkContext._gateway
     if gateway is None:
         return
     gateway.shutdown()
-    process = getattr(gateway, "proc", None)
-    if process is not None:
-        process.stdin.close()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    gateway.proc.stdin.close()
+    try:
+        gateway.proc.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        gateway.proc.kill()
+        gateway.proc.wait()
     SparkContext._gateway = SparkContext._jvm = None

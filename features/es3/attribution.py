@@ -1,0 +1,175 @@
+"""Stage 2, hierarchical label attribution: which sample an event makes positive (UniScale 3.3.1).
+
+The primary task (clicks) is bound to its exposure in the target domain; elsewhere it goes to the user's exposed
+sample of the item, else to an unexposed one. Further tasks (conversions) of the target domain go to the user's last
+search click on the item; elsewhere to a search-clicked sample, else an exposed, else an unexposed one. Only samples
+at or before the event and within the window of its task count; within a level the latest request wins, ties by
+request_id. An event lands on one sample at most; of several that land on one sample a single label remains.
+
+Samples and events of one (user, item) are walked together in time order: the latest sample of each level is a
+running maximum, so the cost is linear in both however often a user comes back to an item.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from uniscale.config import SamplesConfig
+from uniscale.samples import LabelSource, Sampling
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What attribution needs to know: the served domain, task -> event type (the primary first), and the windows."""
+
+    target: str
+    tasks: Mapping[str, str]
+    click_window: timedelta
+    conversion_window: timedelta
+
+    @classmethod
+    def of(cls, config: SamplesConfig, target: str, tasks: Mapping[str, str]) -> "Rules":
+        """The rules of a configuration and a source."""
+        hours, days = config.click_window_hours, config.conversion_window_days
+        return cls(target, tasks, timedelta(hours=hours), timedelta(days=days))
+
+    @property
+    def primary(self) -> str:
+        """The task that is bound to its exposure."""
+        return next(iter(self.tasks))
+
+    def window(self, task: str) -> timedelta:
+        """How long after a sample an event of the task may label it."""
+        return self.click_window if task == self.primary else self.conversion_window
+
+
+def task_events(events: DataFrame, rules: Rules) -> DataFrame:
+    """The events that some task counts.
+
+    Returns:
+        event_id, task, user_id, item_id, domain, at (microseconds), own (whether in the target domain),
+        event_request (the request the event names, or null), day.
+    """
+    task = F.element_at(_literal_map({event: task for task, event in rules.tasks.items()}), F.col("type"))
+    return events.where(F.col("type").isin(list(rules.tasks.values()))).select(
+        "event_id",
+        task.alias("task"),
+        "user_id",
+        "item_id",
+        "domain",
+        F.unix_micros("ts").alias("at"),
+        (F.col("domain") == rules.target).alias("own"),
+        F.col("request_id").alias("event_request"),
+        "day",
+    )
+
+
+def bind_clicks(samples: DataFrame, events: DataFrame, rules: Rules) -> DataFrame:
+    """Landings of the target domain's primary events: each on the exposure that its request_id names.
+
+    Args:
+        samples: request_id, user_id, item_id, asked (microseconds of the request), sampling.
+        events: result of `task_events`.
+
+    Returns:
+        event_id, task, at, request_id, item_id, user_id, asked, source.
+    """
+    exposed = samples.where(F.col("sampling") == int(Sampling.EXPOSED))
+    clicks = events.where(F.col("own") & (F.col("task") == rules.primary)).withColumnRenamed(
+        "event_request", "request_id"
+    )
+    age = F.col("at") - F.col("asked")
+    return (
+        exposed.join(
+            clicks.select("event_id", "task", "at", "request_id", "item_id", "user_id"),
+            ["request_id", "item_id", "user_id"],
+        )
+        .where(age.between(0, _micros(rules.click_window)))
+        .select(
+            "event_id",
+            "task",
+            "at",
+            "request_id",
+            "item_id",
+            "user_id",
+            "asked",
+            _source(LabelSource.IN_DOMAIN).alias("source"),
+        )
+    )
+
+
+def attribute(samples: DataFrame, clicks: DataFrame, events: DataFrame, rules: Rules) -> DataFrame:
+    """Landings of all other events by the hierarchy of levels.
+
+    Args:
+        samples: as for `bind_clicks`.
+        clicks: result of `bind_clicks`.
+        events: result of `task_events`.
+
+    Returns:
+        event_id, task, at, request_id, item_id, source; events that no sample earns are left out.
+    """
+    rest = events.where(~(F.col("own") & (F.col("task") == rules.primary)))
+    keys = rest.select("user_id", "item_id").distinct()
+    exposed = F.col("sampling") == int(Sampling.EXPOSED)
+    shown = samples.join(keys, ["user_id", "item_id"], "left_semi").select(
+        "user_id",
+        "item_id",
+        F.col("asked").alias("at"),
+        F.when(exposed, F.struct("asked", "request_id")).alias("exposed"),
+        F.when(~exposed, F.struct("asked", "request_id")).alias("unexposed"),
+    )
+    clicked = clicks.select(
+        "user_id",
+        "item_id",
+        "at",
+        F.struct("asked", "request_id").alias("clicked"),
+        F.struct("at", "asked", "request_id").alias("last_click"),
+    )
+    walk = shown.unionByName(clicked, allowMissingColumns=True).unionByName(
+        rest.select("user_id", "item_id", "at", "event_id", "task", "own"), allowMissingColumns=True
+    )
+    past = Window.partitionBy("user_id", "item_id").orderBy("at").rangeBetween(Window.unboundedPreceding, 0)
+    levels = ("exposed", "unexposed", "clicked", "last_click")
+    known = walk.withColumns({level: F.max(level).over(past) for level in levels}).where("event_id is not null")
+
+    window = _literal_map({task: _micros(rules.window(task)) for task in rules.tasks})
+    oldest = F.col("at") - F.element_at(window, F.col("task"))
+
+    def level(name: str, source: LabelSource) -> Column:
+        landing = F.struct(_source(source).alias("source"), F.col(f"{name}.request_id").alias("request_id"))
+        return F.when(F.col(f"{name}.asked") >= oldest, landing)
+
+    anywhere = F.coalesce(level("exposed", LabelSource.EXPOSED), level("unexposed", LabelSource.UNEXPOSED))
+    landing = (
+        F.when(F.col("task") == rules.primary, anywhere)
+        .when(F.col("own"), level("last_click", LabelSource.IN_DOMAIN))
+        .otherwise(F.coalesce(level("clicked", LabelSource.CLICKED), anywhere))
+    )
+    return (
+        known.withColumn("landing", landing)
+        .where("landing is not null")
+        .select("event_id", "task", "at", "landing.request_id", "item_id", "landing.source")
+    )
+
+
+def labels(landings: DataFrame) -> DataFrame:
+    """One row a positive label: request_id, item_id, task, source (the best one), and how many events it absorbed."""
+    return landings.groupBy("request_id", "item_id", "task").agg(
+        F.min("source").alias("source"), (F.count("*") - 1).alias("absorbed")
+    )
+
+
+def _source(source: LabelSource) -> Column:
+    return F.lit(int(source)).cast("tinyint")
+
+
+def _micros(window: timedelta) -> int:
+    return window // timedelta(microseconds=1)
+
+
+def _literal_map(values: Mapping[str, str] | Mapping[str, int]) -> Column:
+    return F.create_map(*(F.lit(part) for pair in values.items() for part in pair))

@@ -1,0 +1,152 @@
+"""Stage 3, cross-domain searchification: clicks outside search become pseudo-search requests (UniScale 3.3.2).
+
+A click that no search sample earned becomes a request of its own, as of the time of the request it was made in: the
+clicked item, and as negatives the unclicked items of that request that resemble it. Its query comes from
+`features.es3.queries`. Nothing is padded: no similar item, no negative; no query, no pseudo-request.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from features.es3.attribution import Rules
+from uniscale.samples import LabelSource, Sampling
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+def unclaimed_clicks(
+    events: DataFrame, landings: DataFrame, requests: DataFrame, rules: Rules, context: Sequence[str] = ()
+) -> DataFrame:
+    """Primary events outside the target domain that landed on no search sample, the first of each (request, item).
+
+    Args:
+        events: result of `attribution.task_events`.
+        landings: all landings of stage 2.
+        requests: request_id, user_id, ts, scenario, the context columns.
+        rules: domain, tasks and windows.
+        context: names of the context columns.
+
+    Returns:
+        request_id ("pseudo:" and the event's id), event_id, event_request, domain, scenario, user_id, ts (the original
+        request's; the click's own where the log names none), asked (the same in microseconds), at (of the click),
+        item_id, context columns, repeats (further clicks on that item in the request).
+    """
+    clicks = events.where(~F.col("own") & (F.col("task") == rules.primary)).join(
+        landings.select("event_id").distinct(), "event_id", "left_anti"
+    )
+    origin = requests.select(
+        F.col("request_id").alias("event_request"), "user_id", F.col("ts").alias("origin"), "scenario", *context
+    )
+    asked = F.coalesce(F.unix_micros("origin"), F.col("at"))
+    found = clicks.join(origin, ["event_request", "user_id"], "left").withColumn("asked", asked)
+    in_window = (F.col("at") - F.col("asked")).between(0, rules.click_window // MICROSECOND)
+    first = F.struct("at", "event_id", "event_request", "user_id", "asked", "domain", "scenario", *context)
+    group = F.coalesce("event_request", "event_id")
+    return (
+        found.where(in_window)
+        .groupBy(group.alias("group"), "item_id")
+        .agg(F.min(first).alias("first"), (F.count("*") - 1).alias("repeats"))
+        .select("item_id", "repeats", "first.*")
+        .withColumn("request_id", F.concat(F.lit("pseudo:"), F.col("event_id")))
+        .withColumn("ts", F.timestamp_micros("asked"))
+        .withColumn("scenario", F.coalesce("scenario", F.array().cast("array<string>")))
+    )
+
+
+def similar_negatives(
+    pseudo: DataFrame, exposures: DataFrame, events: DataFrame, vectors: DataFrame, most: int, floor: float
+) -> DataFrame:
+    """The unclicked items of the original request most like the clicked one.
+
+    Args:
+        pseudo: request_id, event_request, item_id.
+        exposures: request_id, item_id, position.
+        events: result of `task_events`: what was clicked in a request is no negative of it.
+        vectors: item_id, content (array<float>); zero vectors and missing items resemble nothing.
+        most: negatives a pseudo-request, at most.
+        floor: least cosine.
+
+    Returns:
+        request_id, negatives: array<struct<similarity, item_id, position>>, most similar first, ties by item.
+    """
+    clicked = events.select(F.col("event_request").alias("request_id"), "item_id").distinct()
+    wanted = pseudo.select(F.col("event_request").alias("request_id")).distinct()
+    shown = exposures.join(wanted, "request_id", "left_semi").join(clicked, ["request_id", "item_id"], "left_anti")
+    others = shown.join(vectors, "item_id").select(
+        F.col("request_id").alias("event_request"), F.col("item_id").alias("other"), "position", "content"
+    )
+    positives = pseudo.join(vectors.withColumnRenamed("content", "own_content"), "item_id")
+    similarity = F.vector_cosine_similarity("content", "own_content")
+    pairs = (
+        positives.select("request_id", "event_request", "own_content")
+        .join(others, "event_request")
+        .withColumn("similarity", similarity)
+        .where(F.col("similarity") >= floor)
+    )
+    ranked = F.struct((-F.col("similarity")).alias("distance"), F.col("other").alias("item_id"), "position")
+    best = F.slice(F.array_sort(F.collect_list(ranked)), 1, most)
+    return pairs.groupBy("request_id").agg(best.alias("negatives"))
+
+
+def pseudo_lists(pseudo: DataFrame, negatives: DataFrame, exposures: DataFrame) -> DataFrame:
+    """`pseudo` with `items`, as in stage 1: the positive first, then its negatives."""
+    position = exposures.select(F.col("request_id").alias("event_request"), "item_id", "position")
+    positive = F.struct(
+        "item_id",
+        F.lit(int(Sampling.PSEUDO_POSITIVE)).cast("tinyint").alias("sampling"),
+        F.coalesce("position", F.lit(0)).cast("smallint").alias("position"),
+    )
+    others = F.transform(
+        F.coalesce("negatives", F.array().cast("array<struct<distance:float,item_id:string,position:int>>")),
+        lambda x: F.struct(
+            x["item_id"].alias("item_id"),
+            F.lit(int(Sampling.PSEUDO_NEGATIVE)).cast("tinyint").alias("sampling"),
+            F.coalesce(x["position"], F.lit(0)).cast("smallint").alias("position"),
+        ),
+    )
+    return (
+        pseudo.join(negatives, "request_id", "left")
+        .join(position, ["event_request", "item_id"], "left")
+        .withColumn("items", F.concat(F.array(positive), others))
+        .drop("negatives", "position")
+    )
+
+
+def pseudo_clicks(pseudo: DataFrame, rules: Rules) -> DataFrame:
+    """Landings of the clicks that pseudo-requests are made from: event_id, task, at, request_id, item_id, source."""
+    source = F.lit(int(LabelSource.PSEUDO)).cast("tinyint")
+    return pseudo.select(
+        "event_id", F.lit(rules.primary).alias("task"), "at", "request_id", "item_id", source.alias("source")
+    )
+
+
+def pseudo_conversions(pseudo: DataFrame, events: DataFrame, landings: DataFrame, rules: Rules) -> DataFrame:
+    """Landings of further tasks' events, credited to no search sample, on the user's latest pseudo-positive.
+
+    The event follows the click and lies within the conversion window of the pseudo-request.
+
+    Returns:
+        event_id, task, at, request_id, item_id, source.
+    """
+    further = events.where(F.col("task") != rules.primary).join(
+        landings.select("event_id", "task"), ["event_id", "task"], "left_anti"
+    )
+    clicks = pseudo.select("user_id", "item_id", "at", F.struct("asked", "request_id").alias("clicked"))
+    walk = clicks.unionByName(further.select("user_id", "item_id", "at", "event_id", "task"), allowMissingColumns=True)
+    past = Window.partitionBy("user_id", "item_id").orderBy("at").rangeBetween(Window.unboundedPreceding, 0)
+    return (
+        walk.withColumn("clicked", F.max("clicked").over(past))
+        .where(F.col("event_id").isNotNull())
+        .where(F.col("at") - F.col("clicked.asked") <= rules.conversion_window // MICROSECOND)
+        .select(
+            "event_id",
+            "task",
+            "at",
+            "clicked.request_id",
+            "item_id",
+            F.lit(int(LabelSource.PSEUDO)).cast("tinyint").alias("source"),
+        )
+    )
