@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features import tables
+from features.behaviours import write_behaviours
 from features.catalogue import sample_spec
 from features.splits import split_by_time
 from features.store.repository import apply, materialise
@@ -78,14 +79,16 @@ def _write_tables(
         names.append("user_profile")
     if description.has_users:
         tables.user_statistics(connection, features, description, end_day)
-        tables.user_behaviours(connection, features, end_day)
-        names += ["user_statistics", "user_behaviours"]
+        names.append("user_statistics")
     folder.mkdir()
     rows = {}
     for name in names:
         path = folder / f"{name}.parquet"
         connection.execute(f"COPY {name} TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
         rows[name] = pq.read_metadata(path).num_rows
+    if description.has_users:
+        path = folder / "user_behaviours.parquet"
+        rows["user_behaviours"] = write_behaviours(connection, features, end_day, path)
     return rows
 
 

@@ -89,7 +89,8 @@ def _is_present(logs: Path, table: Table) -> bool:
     present = any((logs / table.name).rglob("*.parquet")) if table.by_day else _source(logs, table).exists()
     if table.required and not present:
         raise DataError(
-            f"no table {table.name} in {logs}: expected {_source(logs, table)}; the tables and columns are in uniscale/logs.py"
+            f"no table {table.name} in {logs}: expected {_source(logs, table)}; uniscale/logs.py says which tables and "
+            "columns a log folder has"
         )
     return present
 
@@ -119,8 +120,8 @@ def _load(connection: duckdb.DuckDBPyConnection, logs: Path, table: Table, descr
                 continue
             if not accepts(column.type, found[column.name]):
                 raise DataError(
-                    f"{table.name}.{column.name} is {found[column.name]}, expected {kind}: convert the column where the "
-                    "logs are written"
+                    f"{table.name}.{column.name} is {found[column.name]}, expected {kind}: convert it where the logs are "
+                    "written"
                 )
             casts.append(f"TRY_CAST({name} AS {kind}) AS {name}")
             if found[column.name] != kind:
@@ -180,8 +181,8 @@ def _rejected(config: IngestConfig, report: dict[str, Any]) -> str:
         if share > config.max_quarantine_share:
             reasons = ", ".join(f"{reason} ({count})" for reason, count in counts["reasons"].items())
             return (
-                f"{name}: {counts['quarantined']} of {counts['rows_in']} rows ({share:.1%}) break the contract, more than "
-                f"ingest.max_quarantine_share = {config.max_quarantine_share:.1%}: {reasons}"
+                f"{name}: {counts['quarantined']} of {counts['rows_in']} rows ({share:.1%}) break the contract, more "
+                f"than ingest.max_quarantine_share = {config.max_quarantine_share:.1%}: {reasons}"
             )
     return "" if report["requests_by_day"] else "no valid request in the logs"
 

@@ -1,9 +1,8 @@
 """Point-in-time feature tables in DuckDB SQL: what was known of a user, query or item at each stamp, and no more.
 
-Two kinds of stamp keep the future out. Daily statistics are stamped at the start of a day and sum events strictly
-before it. A behaviour sequence is stamped one microsecond after its newest event, so a request at the very instant
-of an event does not see it. Both are repeated at every day's start while they matter, so a retrieval needs to look
-back one day only (the TTL of their feature views), however long the history.
+Daily statistics are stamped at the start of a day and sum events strictly before it. They are written for every day on
+which they may differ from zero and for the first on which they are zero again, so a retrieval looks back one day only
+(the time-to-live of their views), however long the history.
 """
 
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from uniscale.config import FeatureConfig
 from uniscale.logs import LogDescription
 
 CATEGORY_SEPARATOR = " > "
-BEHAVIOUR_ATTRIBUTES = (*(f"category_{level}" for level in range(1, CATEGORY_LEVELS + 1)), "brand")
 
 
 def connect(spill: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
@@ -140,45 +138,6 @@ def item_statistics(
         f"{RATE_EXPOSURES}) AS {rate_name(config, description)}"
     )
     _statistics(connection, "item_statistics", "item_id", "item_day", columns, config, end_day)
-
-
-def user_behaviours(connection: duckdb.DuckDBPyConnection, config: FeatureConfig, end_day: int) -> None:
-    """Create `user_behaviours`: user_id, ts, and lists of the newest behaviours up to ts, oldest first.
-
-    Columns: behaviour_item_id, behaviour_category_1 … 3, behaviour_brand, behaviour_type (lists of strings, the item
-    as it was at the event), behaviour_ts (list of int64 unix seconds).
-    """
-    attributes = ", ".join(f"v.item_{name} AS {name}" for name in BEHAVIOUR_ATTRIBUTES)
-    fields = ("item_id", *BEHAVIOUR_ATTRIBUTES, "type", "seconds")
-    packed = ", ".join(f"{field} := {field}" for field in fields)
-    connection.execute(f"""
-        CREATE TEMP TABLE behaviour_history AS
-        SELECT user_id, ts + INTERVAL 1 MICROSECOND AS ts, history FROM (
-            SELECT user_id, ts, event_id,
-                list(struct_pack({packed})) OVER (PARTITION BY user_id ORDER BY ts, event_id
-                    ROWS BETWEEN {config.max_behaviours - 1} PRECEDING AND CURRENT ROW) AS history,
-                row_number() OVER (PARTITION BY user_id, ts ORDER BY event_id DESC) AS newest
-            FROM (SELECT e.user_id, e.ts, e.event_id, e.item_id, {attributes}, e.type,
-                    CAST(epoch_us(e.ts) // 1000000 AS BIGINT) AS seconds
-                FROM events e ASOF LEFT JOIN item_versions v ON e.item_id = v.item_id AND e.ts >= v.ts)
-        ) WHERE newest = 1""")
-    columns = ", ".join(
-        f"list_transform(history, lambda x: x.{field}) AS behaviour_{'ts' if field == 'seconds' else field}"
-        for field in fields
-    )
-    connection.execute(f"""
-        CREATE TABLE user_behaviours AS
-        WITH midnights AS (
-            SELECT user_id, to_timestamp(86400 * unnest(range(first_day + 1, {end_day + 1}))) AS ts
-            FROM (SELECT user_id, min({day_number()}) AS first_day FROM behaviour_history GROUP BY user_id)
-        ), stamped AS (
-            FROM behaviour_history
-            UNION ALL BY NAME
-            SELECT m.user_id, m.ts, h.history
-            FROM midnights m ASOF JOIN behaviour_history h ON m.user_id = h.user_id AND m.ts > h.ts
-            ANTI JOIN behaviour_history x ON m.user_id = x.user_id AND m.ts = x.ts
-        )
-        SELECT user_id, ts, {columns} FROM stamped ORDER BY user_id, ts""")
 
 
 def _statistics(

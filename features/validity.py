@@ -152,7 +152,9 @@ def judge(
 
 # What later tables ask of earlier ones: is the key there, is it valid, and the times and owners to compare with.
 KNOWN = {
-    "users": "CREATE TABLE known_users AS SELECT user_id, bool_or(reason IS NULL) AS valid FROM judged_users GROUP BY 1",
+    "users": """
+        CREATE TABLE known_users AS
+        SELECT user_id, bool_or(reason IS NULL) AS valid FROM judged_users GROUP BY user_id""",
     "items": """
         CREATE TABLE known_items AS
         SELECT item_id, bool_or(reason IS NULL) AS valid, min(valid_from) FILTER (reason IS NULL) AS valid_from

@@ -5,14 +5,17 @@ Feast records absolute source paths in its registry. A FEATURES folder may be mo
 `open_online` reads the recorded registry, which needs no source path.
 """
 
+import io
 import logging
-import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("FEAST_USAGE", "False")  # Feast reads it when it is imported
-
+import ibis
 import yaml
 from feast import FeatureStore, RepoConfig
 
@@ -32,7 +35,8 @@ def materialise(features: Path, config: FeatureConfig, as_of: datetime) -> Featu
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "feature_store.yaml").write_text(yaml.safe_dump(_settings(config), sort_keys=False))
     store = apply(features, Path(features).resolve() / "tables")
-    store.materialize(EPOCH, as_of)
+    with offline_work():
+        store.materialize(EPOCH, as_of)
     return store
 
 
@@ -41,6 +45,23 @@ def apply(features: Path, tables: Path) -> FeatureStore:
     store = open_online(features)
     store.apply(definitions(SampleSpec.load(features), LogDescription.load(features), tables))
     return store
+
+
+@contextmanager
+def offline_work() -> Iterator[None]:
+    """Around Feast's offline calls: no progress prints, no deprecation warnings of its libraries, DuckDB released.
+
+    Feast's duckdb store works on Ibis's default connection, which nothing closes: at exit DuckDB then reports leaks.
+    """
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            yield
+        finally:
+            backend = ibis.options.default_backend
+            if backend is not None:
+                backend.disconnect()
+                backend.con = ibis.options.default_backend = None
 
 
 def open_online(features: Path) -> FeatureStore:
@@ -56,17 +77,16 @@ def open_online(features: Path) -> FeatureStore:
     return FeatureStore(repo_path=str(folder))
 
 
-def open_offline(features: Path, scratch: Path) -> FeatureStore:
-    """The store for point-in-time retrieval from this folder's tables, with its registry in `scratch`."""
-    settings = {
-        **_settings(None),
-        "registry": {"registry_type": "file", "path": str(Path(scratch) / "registry.db")},
-        "online_store": {"type": "sqlite", "path": str(Path(scratch) / "online.db")},
-    }
-    store = FeatureStore(config=RepoConfig(**settings, repo_path=Path(scratch)))
+@contextmanager
+def open_offline(features: Path) -> Iterator[FeatureStore]:
+    """The store for point-in-time retrieval from this folder's tables, wherever the folder lies now."""
     tables = Path(features).resolve() / "tables"
-    store.apply(definitions(SampleSpec.load(features), LogDescription.load(features), tables))
-    return store
+    with tempfile.TemporaryDirectory(prefix="uniscale-feast-") as scratch, offline_work():
+        settings = {**_settings(None), "registry": {"registry_type": "file", "path": f"{scratch}/registry.db"}}
+        settings["online_store"] = {"type": "sqlite", "path": f"{scratch}/online.db"}
+        store = FeatureStore(config=RepoConfig(**settings, repo_path=Path(scratch)))
+        store.apply(definitions(SampleSpec.load(features), LogDescription.load(features), tables))
+        yield store
 
 
 def _settings(config: FeatureConfig | None) -> dict[str, Any]:

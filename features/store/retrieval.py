@@ -5,7 +5,6 @@ every row given, ordered by `row_id`. Columns are raw: id features are strings n
 statistics of an entity without a row are filled by `features.catalogue.missing_value`, so they are never null.
 """
 
-import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -77,8 +76,7 @@ def _retrieve(features: Path, service: str, key: str, rows: pa.Table) -> pa.Tabl
         raise DataError(f"{service} needs columns row_id, {key} and ts; {sorted(missing)} missing")
     spec = SampleSpec.load(features)
     entities = rows.select(["row_id", key, "ts"]).rename_columns(["row_id", key, "event_timestamp"]).to_pandas()
-    with tempfile.TemporaryDirectory(prefix="uniscale-feast-") as scratch:
-        store = open_offline(features, Path(scratch))
+    with open_offline(features) as store:
         joined = store.get_historical_features(entities, store.get_feature_service(service)).to_arrow()
     return _filled(joined.drop_columns([key, "event_timestamp"]).sort_by("row_id"), spec)
 

@@ -1,0 +1,117 @@
+"""The online side of the store: fresh behaviours pushed in, and the packed columns of all items read out."""
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from feast import FeatureStore
+from feast.data_source import PushMode
+
+from features.behaviours import ATTRIBUTES
+from features.store.repository import open_online
+from features.store.retrieval import item_day_features
+from uniscale.artifacts import read_json
+from uniscale.errors import DataError
+from uniscale.logs import TIMESTAMP
+from uniscale.samples import SampleSpec
+
+STRINGS = ("item_id", *ATTRIBUTES, "type")
+
+
+def push_behaviours(features: Path, events: pa.Table, store: FeatureStore | None = None) -> int:
+    """Append fresh behaviours to their users' online sequences, the newest `max_behaviours` of which stay.
+
+    Args:
+        features: FEATURES folder.
+        events: user_id string, item_id string, ts timestamp[us, UTC], type string; in any order.
+        store: an open store of this folder, which saves opening it.
+
+    Returns:
+        Number of users whose sequence changed.
+
+    Raises:
+        DataError: a column is missing, or an item is unknown.
+    """
+    missing = {"user_id", "item_id", "ts", "type"} - set(events.column_names)
+    if missing:
+        raise DataError(f"behaviours need user_id, item_id, ts and type; {sorted(missing)} missing")
+    if not len(events):
+        return 0
+    store = store or open_online(features)
+    fresh = _with_attributes(features, events)
+    old = _online_sequences(store, sorted(set(fresh["user_id"].to_pylist())))
+    merged = _merged(old, fresh, SampleSpec.load(features).max_behaviours)
+    store.push("behaviours", merged.to_pandas(), to=PushMode.ONLINE)
+    return len(merged)
+
+
+def latest_items(features: Path) -> pa.Table:
+    """Every item as of the online store's instant, in one packed table for a snapshot in memory.
+
+    Returns:
+        index (int32, from 1), item_id, content and text (list<float32>, empty where the dataset has none), and the raw
+        item columns of `features.store.retrieval.item_day_features`, ordered by index.
+    """
+    items = pq.read_table(Path(features) / "items.parquet")
+    as_of = pa.scalar(read_json(Path(features) / "report.json")["as_of"]).cast(TIMESTAMP)
+    rows = pa.table(
+        {
+            "row_id": items["index"].cast(pa.int64()),
+            "item_id": items["item_id"],
+            "ts": pa.repeat(as_of, len(items)),
+        }
+    )
+    columns = item_day_features(features, rows).drop_columns(["row_id"])
+    for name in columns.column_names:
+        items = items.append_column(name, columns[name])
+    return items
+
+
+def _with_attributes(features: Path, events: pa.Table) -> pa.Table:
+    """The events' behaviour columns, with the items' attributes as they are now; "" where unknown, as Feast keeps it."""
+    versions = Path(features) / "tables" / "item_versions.parquet"
+    attributes = ", ".join(f"coalesce(arg_max(item_{name}, ts), '') AS behaviour_{name}" for name in ATTRIBUTES)
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.register("events", events)
+    rows = connection.sql(f"""
+        SELECT e.user_id, e.ts, e.item_id AS behaviour_item_id, i.* EXCLUDE (item_id), e.type AS behaviour_type,
+            CAST(epoch_us(e.ts) // 1000000 AS BIGINT) AS behaviour_ts, i.item_id IS NOT NULL AS known
+        FROM events e LEFT JOIN (
+            SELECT item_id, {attributes} FROM '{versions}' GROUP BY item_id
+        ) i ON e.item_id = i.item_id ORDER BY e.user_id, e.ts, e.item_id, e.type""").to_arrow_table()
+    connection.close()
+    unknown = rows.filter(pc.invert(rows["known"]))["behaviour_item_id"].unique().to_pylist()
+    if unknown:
+        raise DataError(
+            f"behaviours name {len(unknown)} unknown items, such as {unknown[0]!r}: build the features anew"
+        )
+    return rows.drop_columns(["known"])
+
+
+def _online_sequences(store: FeatureStore, users: list[str]) -> pa.Table:
+    names = [*(f"behaviour_{name}" for name in STRINGS), "behaviour_ts"]
+    answer = store.get_online_features(
+        [f"user_behaviours:{name}" for name in names], [{"user_id": user} for user in users]
+    ).to_dict()
+    kinds = {name: pa.list_(pa.int64() if name == "behaviour_ts" else pa.string()) for name in names}
+    return pa.table({"user_id": users, **{name: pa.array(answer[name], kinds[name]) for name in names}})
+
+
+def _merged(old: pa.Table, fresh: pa.Table, longest: int) -> pa.Table:
+    """Old sequences with fresh behaviours behind them, cut to the newest; stamped after the newest one."""
+    names = [name for name in fresh.column_names if name.startswith("behaviour_")]
+    added = ", ".join(f"list({name} ORDER BY ts, behaviour_item_id, behaviour_type) AS {name}" for name in names)
+    joined = ", ".join(f"list_concat(coalesce(old.{name}, []), fresh.{name})[-{longest}:] AS {name}" for name in names)
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.register("old", old)
+    connection.register("fresh_rows", fresh)
+    merged = connection.sql(f"""
+        SELECT user_id, last_ts + INTERVAL 1 MICROSECOND AS ts, {joined}
+        FROM (SELECT user_id, max(ts) AS last_ts, {added} FROM fresh_rows GROUP BY user_id) fresh
+        JOIN old USING (user_id) ORDER BY user_id""").to_arrow_table()
+    connection.close()
+    return merged
