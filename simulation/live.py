@@ -57,8 +57,8 @@ def run_live(
         concurrency: requests in flight; outcomes do not depend on it or on the order of the answers.
 
     Returns:
-        "requests", "failed", "failures" (the ten commonest reasons: count), "exposures", "events.click" and the like, and "variants"
-        (variant: requests, users, clicks).
+        Rows by table, "events.click" and the like, "failed" and "failures" (the ten commonest reasons: count), and
+        "variants" (variant: requests, clicks, users).
 
     Raises:
         DataError: the logs are not those of this configuration and seed.
