@@ -6,7 +6,9 @@ import threading
 import time
 from datetime import datetime
 
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from simulation.live import run_live
@@ -155,6 +157,17 @@ def test_logs_of_another_marketplace_are_refused(config, logs, tmp_path):
         run_live(config.model_copy(update={"seed": 8}), logs, by_retrieval, tmp_path / "live")
     with pytest.raises(DataError, match="holds no simulated logs"):
         run_live(config, tmp_path, by_retrieval, tmp_path / "live")
+
+
+def test_validated_logs_in_another_order_are_the_same_marketplace(config, logs, tmp_path):
+    for part in ("requests", "description.json"):
+        (tmp_path / part).symlink_to(logs / part)
+    for name in ("users.parquet", "items.parquet"):
+        table = pq.read_table(logs / name)
+        strict = pa.schema([field.with_nullable(table[field.name].null_count > 0) for field in table.schema])
+        turned = pa.concat_tables([table.slice(50), table.slice(0, 50)]).cast(strict)
+        pq.write_table(turned, tmp_path / name)
+    assert run_live(config, tmp_path, by_retrieval, tmp_path / "live")["failed"] == 0
 
 
 def test_new_users_of_the_last_day_can_come_back(tmp_path):
