@@ -198,4 +198,4 @@ def _why(labels: NDArray, task: str) -> str:
     positives = int(labels.sum())
     if not len(labels):
         return "there are no rows"
-    return f"{positives} of {len(labels)} rows are positive for {task}: no group, or not the whole, holds both classes"
+    return f"{positives} of {len(labels)} rows are positive for {task}, and no group of them defines it"
