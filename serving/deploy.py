@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 
 import uniscale
 from features.catalogue import COUNT_NAMES
-from serving.deployment import Deployment, Examples
+from serving.deployment import EXAMPLES as EXAMPLES_FILE
+from serving.deployment import FILE, Deployment, Examples
 from serving.weights import export_half
 from uniscale.artifacts import atomic_folder, content_hash, source_hash
 from uniscale.config import Config
@@ -34,9 +35,17 @@ from uniscale.hashing import unit_interval
 from uniscale.samples import SampleSpec
 
 PACKAGES = ("uniscale", "features", "models", "serving")  # what the service's worker imports of ours
-FEATURES = ("spec.json", "description.json", "report.json", "items.parquet", "text_encoder", "tables", "store")
-LIVE = "_live"  # below the serving log: the running service's copy of the features; readers of Parquet skip `_…`
-OUTPUT = "_server.log"
+FEATURES = (  # what serving reads, and what a stream of behaviours needs (`features.store.online.push_behaviours`)
+    "spec.json",
+    "description.json",
+    "report.json",
+    "items.parquet",
+    "text_encoder",
+    "store",
+    "tables/item_versions.parquet",
+)
+# Below the serving log, where readers of Parquet skip names that begin with an underscore:
+LIVE, HOME, OUTPUT = "_features", "_bentoml", "_server.log"
 BUILD_SECONDS, START_SECONDS, STOP_SECONDS = 300.0, 120.0, 15.0
 QUOTED_LINES, EXAMPLES = 25, 200
 
@@ -67,9 +76,10 @@ def package(
     with atomic_folder(out) as folder:
         for version, model in _models(variants, versions).items():
             export_half(model, folder / "models" / version)
-        (folder / "features").mkdir()
-        for source in (features / name for name in FEATURES if (features / name).exists()):
-            (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / "features" / source.name)
+        for name in (name for name in FEATURES if (features / name).exists()):
+            target = folder / "features" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (features / name).is_dir() else shutil.copy2)(features / name, target)
         code = source_hash()
         deployment = Deployment(
             tag=f"uniscale_ranker:{content_hash(folder)[:12]}-{code}",
@@ -122,15 +132,13 @@ def running(config: Config, deployment: Path, log: Path, start_seconds: float = 
     manifest = Deployment.load(deployment)
     host, port = config.serving.host, config.serving.port or _free_port(config.serving.host)
     _check_host(host)
-    live = store_of(log)
-    shutil.rmtree(live, ignore_errors=True)
-    shutil.copytree(deployment / "features", live)
+    _prepare(deployment, log)
     environment = {
-        **_environment(deployment / "bentoml"),
+        **_environment(log / HOME),
         "BENTOML_CONFIG_OPTIONS": f"services.uniscale_ranker.workers={config.serving.workers}",
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "passive",
-        "UNISCALE_FEATURES": str(live),
+        "UNISCALE_FEATURES": str(store_of(log)),
         "UNISCALE_SERVING_LOG": str(log),
     }
     command = [sys.executable, "-m", "bentoml", "serve", manifest.tag, "--host", host, "--port", str(port)]
@@ -138,7 +146,7 @@ def running(config: Config, deployment: Path, log: Path, start_seconds: float = 
     with (log / OUTPUT).open("wb") as output:
         process = subprocess.Popen(
             command,
-            cwd=deployment / "bentoml",
+            cwd=log / HOME,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -155,6 +163,15 @@ def running(config: Config, deployment: Path, log: Path, start_seconds: float = 
 def store_of(log: Path) -> Path:
     """The features folder that the service writing this serving log reads, and that a stream may push to."""
     return Path(log) / LIVE
+
+
+def _prepare(deployment: Path, log: Path) -> None:
+    """What the process may write to: a copy of the features, and a BentoML home with the deployment's Bento in it."""
+    for name in (LIVE, HOME):
+        shutil.rmtree(log / name, ignore_errors=True)
+    shutil.copytree(deployment / "features", store_of(log))
+    (log / HOME).mkdir()
+    (log / HOME / "bentos").symlink_to(deployment / "bentoml" / "bentos")
 
 
 def _examples(features: Path) -> Examples:
@@ -200,10 +217,10 @@ def _build_bento(deployment: Deployment, folder: Path) -> None:
     root = Path(uniscale.__file__).resolve().parent.parent
     for name in PACKAGES:
         shutil.copytree(root / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("deployment.json", "models", "features"):
-        source = folder / name
-        link = {"copy_function": os.link} if source.is_dir() else {}
-        (shutil.copytree if source.is_dir() else os.link)(source, context / "deployment" / name, **link)
+    for name in ("models", "features"):
+        shutil.copytree(folder / name, context / "deployment" / name, copy_function=os.link)
+    for name in (FILE, EXAMPLES_FILE):
+        os.link(folder / name, context / "deployment" / name)
     version = deployment.tag.partition(":")[2]
     command = [sys.executable, "-m", "serving.bento", version, str((folder / "Containerfile").resolve())]
     try:

@@ -114,10 +114,10 @@ def _authorise(
 ) -> tuple[int, str] | None:
     """None when the request may pass, else a status and the reason. Without a key only this machine may ask."""
     if api_key is not None:
-        given = headers.get(b"x-api-key", b"")
-        if hmac.compare_digest(given, api_key.encode()):
+        given = headers.get(b"authorization", b"")
+        if hmac.compare_digest(given, b"Bearer " + api_key.encode()):
             return None
-        return 401, "the X-API-Key header is missing or wrong"
+        return 401, "the header Authorization: Bearer <key> is missing or wrong"
     try:
         local = client is not None and ipaddress.ip_address(client[0]).is_loopback
     except ValueError:

@@ -43,7 +43,8 @@ def user_features(spec: SampleSpec, raw: Mapping[str, Any]) -> UserFeatures:
             values[feature.name] = _default(feature) if value is None else float(value)
     items = list(raw.get("behaviour_item_id") or ())
     behaviours = {
-        feature.name: hash_many(raw.get(raw_column(feature)) or [None] * len(items))
+        # A list in the online store cannot hold a null: Feast gives "" for what the samples hash to 0.
+        feature.name: hash_many(value or None for value in raw.get(raw_column(feature)) or [None] * len(items))
         for feature in spec.select("behaviour")
     }
     ts = np.array(raw.get("behaviour_ts") or (), np.int64)

@@ -58,7 +58,7 @@ class Catalogue:
 
     @classmethod
     def from_tables(cls, spec: SampleSpec, latest: pa.Table, items: pa.Table, popularity: str) -> "Catalogue":
-        """From the raw columns of every item (`features.store.online.latest_items`) and `items.parquet`.
+        """From the raw columns of every item (`OnlineFeatures.items`) and `items.parquet`.
 
         Raises:
             ServingError: a candidate feature of the spec has no raw column.

@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from features.store.online import latest_items
 from features.text import TextEncoder
 from models.batches import Batch
 from models.checkpoint import load_model
@@ -60,10 +59,11 @@ def load_ranker(deployment_folder: Path, features: Path, log: Path, multiprocess
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     versions = sorted(set(deployment.versions.values()))
     models = {version: OnDevice(deployment_folder / "models" / version, device) for version in versions}
-    items = pq.read_table(features / "items.parquet", columns=["item_id", "index"])
+    items = pq.ParquetFile(features / "items.parquet").read(columns=["item_id", "index"])
+    store = OnlineFeatures(features, spec)
 
     def catalogue() -> Catalogue:
-        return Catalogue.from_tables(spec, latest_items(features), items, deployment.popularity)
+        return Catalogue.from_tables(spec, store.items(items["item_id"].to_pylist()), items, deployment.popularity)
 
     serving = deployment.serving
     ranker = Ranker(
@@ -75,7 +75,7 @@ def load_ranker(deployment_folder: Path, features: Path, log: Path, multiprocess
             TextEncoder.load(features / "text_encoder") if spec.text_dim else None,
         ),
         Snapshot(catalogue, serving.item_ttl_seconds),
-        OnlineFeatures(features, spec),
+        store,
         LogWriter(log, interval_seconds=serving.log_flush_seconds),
         Telemetry(multiprocess_folder),
     )

@@ -1,17 +1,21 @@
-"""Reads a request's user and query features from the Feast online store: one call a request, the only file with Feast.
+"""Reads the Feast online store: a request's user and query in one call, and all items for the snapshot; only here.
 
-They come raw (strings, numbers, lists), as the sample job gets them from the same feature services.
+Features come raw (strings, numbers, lists), as the sample job gets them from the same feature services.
 """
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+
+import pyarrow as pa
 
 from features.store.repository import open_online
 from serving.inputs import FeatureStoreError, UserFeatures, user_features
 from uniscale.samples import SampleSpec
 
-SERVICES = ("ranking_requests", "ranking_queries")
+REQUEST_SERVICES, ITEM_SERVICES = ("ranking_requests", "ranking_queries"), ("ranking_items",)
 NO_QUERY = ""  # the key asked for when a request has no query; no log has it
+ITEMS_A_READ = 500  # a reload of the snapshot shares the store with requests, so it lets go of it often
 
 
 class OnlineFeatures:
@@ -21,14 +25,8 @@ class OnlineFeatures:
         self._spec = spec
         self._lock = threading.Lock()  # Feast's online stores keep one connection, which threads may not share
         self._store = open_online(features)
-        offered = {service.name: service for service in self._store.list_feature_services()}
-        self._references = [
-            f"{view.name}:{feature.name}"
-            for name in SERVICES
-            if name in offered
-            for view in offered[name].feature_view_projections
-            for feature in view.features
-        ]
+        self._request_references = self._references(REQUEST_SERVICES)
+        self._item_references = self._references(ITEM_SERVICES)
 
     def read(self, user_id: str, query: str | None) -> UserFeatures:
         """Features of a user and a query; the unknown have empty ones, as new users and queries had in the samples.
@@ -37,10 +35,36 @@ class OnlineFeatures:
             FeatureStoreError: the store cannot be read.
         """
         key = {"user_id": user_id, "query": NO_QUERY if query is None else query}
+        raw = {name: values[0] for name, values in self._get(self._request_references, [key]).items()}
+        return user_features(self._spec, {**raw, "user_id": user_id, "query": query})
+
+    def items(self, item_ids: Sequence[str]) -> pa.Table:
+        """Raw feature columns of items, beside `item_id`, in the order given.
+
+        Raises:
+            FeatureStoreError: the store cannot be read.
+        """
+        columns: dict[str, list] = {"item_id": list(item_ids)}
+        for start in range(0, len(item_ids), ITEMS_A_READ):
+            keys = [{"item_id": item_id} for item_id in item_ids[start : start + ITEMS_A_READ]]
+            for name, values in self._get(self._item_references, keys).items():
+                if name != "item_id":
+                    columns.setdefault(name, []).extend(values)
+        return pa.table(columns)
+
+    def _get(self, references: list[str], keys: list[dict[str, str]]) -> dict[str, list]:
         try:
             with self._lock:
-                answer = self._store.get_online_features(features=self._references, entity_rows=[key]).to_dict()
+                return self._store.get_online_features(features=references, entity_rows=keys).to_dict()
         except Exception as error:  # Feast passes on what its stores raise: sqlite3, redis and registry errors
             raise FeatureStoreError(f"the online store cannot be read: {type(error).__name__}: {error}") from error
-        raw = {name: values[0] for name, values in answer.items()}
-        return user_features(self._spec, {**raw, "user_id": user_id, "query": query})
+
+    def _references(self, services: Sequence[str]) -> list[str]:
+        offered = {service.name: service for service in self._store.list_feature_services()}
+        return [
+            f"{view.name}:{feature.name}"
+            for name in services
+            if name in offered
+            for view in offered[name].feature_view_projections
+            for feature in view.features
+        ]

@@ -15,30 +15,14 @@ CONTEXT_KEYS, SCENARIOS = 64, 32  # far above any real request; they bound what 
 class RankRequest(BaseModel):
     """One ranking request: who asks, what for, and the candidates' ids. Features are looked up, never sent."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "user_id": "u17",
-                    "query": "red running shoes",
-                    "scenario": ["keyword"],
-                    "context": {"device": "phone"},
-                    "item_ids": ["i3", "i14", "i15"],
-                    "top_k": 2,
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     request_id: Identifier | None = Field(default=None, description="made by the service when left out")
-    user_id: Identifier = Field(description="an unknown user is a normal one without history")
-    query: str | None = Field(default=None, max_length=MAX_TEXT)
+    user_id: Identifier = Field(description="an unknown user is a normal one without history", examples=["u17"])
+    query: str | None = Field(default=None, max_length=MAX_TEXT, examples=["red running shoes"])
     scenario: list[Identifier] = Field(default=[], max_length=SCENARIOS, description="names the model knows")
-    context: dict[Identifier, ContextValue] = Field(default={}, max_length=CONTEXT_KEYS)
-    item_ids: list[Identifier] = Field(min_length=1, description="the candidates, each once")
+    context: dict[Identifier, ContextValue] = Field(default={}, max_length=CONTEXT_KEYS, examples=[{"device": "phone"}])
+    item_ids: list[Identifier] = Field(min_length=1, description="the candidates, each once", examples=[["i3", "i14"]])
     top_k: int | None = Field(default=None, ge=1, description="answer only the best; all of them when left out")
     ts: AwareDatetime | None = Field(
         default=None, description="when the user asked; only where the deployment accepts its clients' clock"

@@ -6,16 +6,18 @@ metrics label by raw path (`serving.telemetry` has bounded ones).
 
 Environment: UNISCALE_SERVING_LOG (folder of the serving log, `serving_log` by default), UNISCALE_FEATURES (features
 folder with the online store; the Bento's own copy by default), UNISCALE_API_KEY or UNISCALE_API_KEY_FILE (asked for as
-X-API-Key; without one only loopback is answered).
+`Authorization: Bearer`; without one only loopback is answered).
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import bentoml
+from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 from serving.guard import Guard
@@ -38,6 +40,8 @@ class RankingService:
     def __init__(self) -> None:
         from serving.loader import load_ranker
 
+        # BentoML logs a traceback for every body that is not a request, which would let anyone fill the disk.
+        logging.getLogger("bentoml._internal.server.http_app").addFilter(_is_ours)
         multiprocess = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self.api_key = _api_key(os.environ)
         self.ranker = load_ranker(
@@ -88,11 +92,15 @@ def _api_key(environment: Mapping[str, str]) -> str | None:
     return environment.get("UNISCALE_API_KEY") or None
 
 
-def _live() -> RankingService | None:
+def _is_ours(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], ValidationError))
+
+
+def _live() -> Any:
     try:
         return bentoml.get_current_service()
     except bentoml.exceptions.BentoMLException:  # before start-up has ended, or after shutdown began
         return None
 
 
-RankingService.add_asgi_middleware(Guard, service=_live)
+RankingService.add_asgi_middleware(Guard, service=_live)  # type: ignore[attr-defined]

@@ -26,7 +26,9 @@ JSON = {"Content-Type": "application/json"}
 def client(url: str) -> httpx.Client:
     """A keep-alive client of a service, with the API key of the environment if there is one."""
     key = os.environ.get("UNISCALE_API_KEY")
-    return httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, headers={"X-API-Key": key} if key else {})
+    return httpx.Client(
+        base_url=url, timeout=TIMEOUT_SECONDS, headers={"Authorization": f"Bearer {key}"} if key else {}
+    )
 
 
 def smoke(config: Config, url: str, deployment: Path, out: Path) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def smoke(config: Config, url: str, deployment: Path, out: Path) -> dict[str, An
         checks = (
             _answer_checks(manifest, bodies, answers)
             | _page_checks(http, manifest)
-            | _refusals(http, bodies[0], config)
+            | _refusals(http, bodies[0], manifest)
         )
     report = {
         "requests": len(bodies),

@@ -190,6 +190,7 @@ class ServingConfig(Section):
     log_flush_seconds: float = Field(gt=0, description="longest time an answered request stays out of the serving log")
     smoke_requests: int = Field(ge=1)
     smoke_candidates: int = Field(ge=1)
+    replay_requests: int = Field(ge=1, description="test requests of real logs sent to the service, at most")
 
 
 class ExperimentConfig(Section):
