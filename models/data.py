@@ -6,7 +6,7 @@ prefetching thread is the paper's high-concurrency data reader (UniScale 3.5).
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -147,6 +147,11 @@ class Reader:
         """The rows that statistics of the inputs are taken from: the first buffer in the order of epoch 0."""
         return self._read(self._buffers(0)[0])
 
+    def expected_candidates(self, first: Rows) -> int:
+        """Candidates of an epoch after the subset's filter, estimated from what the filter left of the first buffer."""
+        read = sum(file.candidates for file in self._buffers(0)[0])
+        return round(self.stored_candidates * first.candidates / max(read, 1))
+
     def batches(self, start: Position) -> Iterator[tuple[Position, Batch]]:
         """The rest of an epoch from a position: each batch with the position that follows it."""
         buffers = self._buffers(start.epoch)
@@ -182,7 +187,7 @@ class Reader:
         return rows
 
 
-def prefetch(items: Iterator[T], depth: int = 4) -> Iterator[T]:
+def prefetch(items: Iterator[T], depth: int = 4) -> Generator[T, None, None]:
     """Produce items in a thread, at most `depth` ahead; an error of the producer is raised here."""
     ready: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()

@@ -71,7 +71,8 @@ class HFALayer(nn.Module):
 
     def forward(self, h: Tensor, qkv: Tensor) -> Tensor:
         """(N, n, d_H) and its (N, n, 3 d_H) to (N, n, d_H)."""
-        a = attend(*qkv.chunk(3, dim=-1), heads=self.heads)
+        q, k, v = qkv.chunk(3, dim=-1)
+        a = attend(q, k, v, self.heads)
         if not self.residual:
             return self.ffn(a)
         a = a + h
@@ -265,6 +266,7 @@ class HHSFT(nn.Module):
         of_request, of_candidate = self.tokenizer(request, candidate)  # (R, n_r, d_H), (N, n_c, d_H)
         h = torch.cat([batch.expand(of_request), of_candidate], dim=1)  # (N, n, d_H)
         for number, layer in enumerate(self.hfa):
+            assert isinstance(layer, HFALayer)
             if number == 0:  # tokens have not met yet: the request's are projected once a request
                 own = layer.project(of_request), layer.project(of_candidate, start=of_request.shape[1])
                 qkv = torch.cat([batch.expand(own[0]), own[1]], dim=1)

@@ -218,6 +218,20 @@ class Inputs(nn.Module):
         )
 
 
+def collisions(rows: Rows, table_rows: int) -> dict[str, float]:
+    """Share of each table's distinct ids that have to share a row with another id, over some rows."""
+    seen: dict[str, list[np.ndarray]] = {}
+    for level in LEVELS:
+        for place, feature in enumerate(rows.spec.select(level, ("id",))):
+            seen.setdefault(feature.table, []).append(np.unique(getattr(rows, f"{level}_ids")[:, place]))
+    found = {}
+    for table, columns in seen.items():
+        ids = np.unique(np.concatenate(columns))
+        ids = ids[ids != 0]
+        found[table] = round(1.0 - len(np.unique(ids % table_rows)) / len(ids), 4) if len(ids) else 0.0
+    return found
+
+
 def _grouped(features: tuple[Feature, ...], blocks: tuple[str, ...]) -> tuple[list[int], list[int]]:
     """Order that puts each block's features together, and how many each block has."""
     order = sorted(range(len(features)), key=lambda i: blocks.index(features[i].block))

@@ -76,6 +76,7 @@ class RankingModel(nn.Module):
         A network that keeps parts for one domain (`fixed_domain`) drops the others' parts; any other is copied whole.
         """
         copy = deepcopy(self)
-        if hasattr(self.network, "fixed_domain"):
-            copy.network = self.network.fixed_domain(0)
+        fixed = getattr(self.network, "fixed_domain", None)
+        if fixed is not None:
+            copy.network = fixed(0)
         return copy.eval()

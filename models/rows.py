@@ -101,7 +101,7 @@ class Rows:
         def column(name: str, length: int, dtype: type) -> NDArray:
             if name not in columns:
                 raise DataError(f"column {name} is missing; the model's spec needs it, given are {sorted(columns)}")
-            values = np.asarray(columns[name], dtype)
+            values: NDArray = np.asarray(columns[name], dtype)
             if len(values) != length:
                 raise DataError(f"column {name} has {len(values)} values, expected {length}")
             return values
@@ -163,7 +163,7 @@ class Rows:
 
     def keep(self, candidates: NDArray[np.bool_]) -> "Rows":
         """Only the candidates of a mask (N,); requests left without a candidate are dropped."""
-        offsets = _offsets(candidates)[self.offsets]
+        offsets = _offsets(candidates.astype(np.int64))[self.offsets]
         filtered = replace(self, offsets=offsets, **self._pick(CANDIDATE, candidates))
         alive = np.flatnonzero(np.diff(offsets))
         return filtered if len(alive) == self.requests else filtered.take(alive)

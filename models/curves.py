@@ -1,0 +1,52 @@
+"""Learning curves as one small self-contained HTML page of inline SVG (no script, no network)."""
+
+from collections.abc import Sequence
+from html import escape
+
+WIDTH, HEIGHT, MARGIN = 640, 260, 48
+COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700")
+
+Series = dict[str, list[tuple[float, float]]]  # name -> points (x, y)
+
+
+def page(title: str, charts: Sequence[tuple[str, str, Series]]) -> str:
+    """An HTML page of line charts, each given as (heading, x label, series)."""
+    drawn = "\n".join(f"<h2>{escape(heading)}</h2>\n{chart(series, label)}" for heading, label, series in charts)
+    style = "body{font:15px system-ui;max-width:700px;margin:2em auto}text{font:11px system-ui;fill:#57606a}"
+    head = f'<!doctype html><meta charset="utf-8"><title>{escape(title)}</title><style>{style}</style>'
+    return f"{head}<h1>{escape(title)}</h1>\n{drawn}\n"
+
+
+def chart(series: Series, x_label: str) -> str:
+    """One SVG line chart; a series of one point is drawn as a dot."""
+    points = [point for line in series.values() for point in line]
+    if not points:
+        return "<p>no points</p>"
+    (left, right), (low, high) = (_range([p[axis] for p in points]) for axis in (0, 1))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = MARGIN + (x - left) / (right - left) * (WIDTH - 2 * MARGIN)
+        return round(across, 1), round(HEIGHT - MARGIN - (y - low) / (high - low) * (HEIGHT - 2 * MARGIN), 1)
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">']
+    for share in (0.0, 0.5, 1.0):
+        x, y = left + share * (right - left), low + share * (high - low)
+        across, up = place(x, y)
+        parts.append(f'<line x1="{MARGIN}" x2="{WIDTH - MARGIN}" y1="{up}" y2="{up}" stroke="#d0d7de"/>')
+        parts.append(f'<text x="{MARGIN - 6}" y="{up + 4}" text-anchor="end">{y:.4g}</text>')
+        parts.append(f'<text x="{across}" y="{HEIGHT - MARGIN + 16}" text-anchor="middle">{x:.6g}</text>')
+    parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(x_label)}</text>')
+    for number, (name, line) in enumerate(series.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        placed = [place(x, y) for x, y in line]
+        path = " ".join(f"{x},{y}" for x, y in placed)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        parts += [f'<circle cx="{x}" cy="{y}" r="2" fill="{colour}"/>' for x, y in placed]
+        at = f'x="{WIDTH - MARGIN}" y="{16 + 14 * number}" text-anchor="end"'
+        parts.append(f'<text {at} style="fill:{colour}">{escape(name)}</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def _range(values: list[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)

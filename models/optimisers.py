@@ -1,0 +1,80 @@
+"""The loss, and the two optimisers of a ranking model: AdamW for the dense part, row-wise Adagrad for the tables."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.batches import Batch
+from models.embeddings import RowwiseAdagrad
+from models.ranking import RankingModel
+from uniscale.config import TrainConfig
+
+
+def task_losses(logits: Tensor, batch: Batch) -> Tensor:
+    """Binary cross-entropy of each task (UniScale 3.4.3), averaged over the weights of its labels: (T,)."""
+    losses = F.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="none")  # (N, T)
+    return (losses * batch.weights).sum(0) / batch.weights.sum(0).clamp(min=1e-12)
+
+
+class Optimisers:
+    """AdamW and row-wise Adagrad stepping together, with one warm-up and loss scaling for float16.
+
+    Gradients of the dense part are clipped to a global norm; row-wise Adagrad divides by its own gradients' size, so
+    the tables need none. Biases and norms are not decayed.
+    """
+
+    def __init__(self, model: RankingModel, config: TrainConfig, device: torch.device, half: bool):
+        self.config = config
+        table = model.inputs.tables.weight
+        named = [(name, p) for name, p in model.named_parameters() if p is not table]
+        self.dense = [p for _, p in named]
+        plain = {name for name, p in named if name.endswith("bias") or p.ndim < 2}
+        groups = [
+            {"params": [p for name, p in named if name not in plain], "weight_decay": config.weight_decay},
+            {"params": [p for name, p in named if name in plain], "weight_decay": 0.0},
+        ]
+        self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+        self.adagrad = RowwiseAdagrad([table], lr=config.embedding_learning_rate)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a loss, scaled where float16 needs it."""
+        self.scaler.scale(loss).backward()
+
+    def step(self, number: int) -> Tensor:
+        """Clip, update and clear; `number` counts from 0 and sets the warm-up. Returns the norm before clipping."""
+        warm = min(1.0, (number + 1) / max(self.config.warmup_steps, 1))
+        for group in self.adamw.param_groups:
+            group["lr"] = self.config.learning_rate * warm
+        for group in self.adagrad.param_groups:
+            group["lr"] = self.config.embedding_learning_rate * warm
+        self.scaler.unscale_(self.adamw)
+        norm = torch.nn.utils.clip_grad_norm_(self.dense, self.config.gradient_clip)
+        if self.scaler.is_enabled() or norm.isfinite():  # a scaler skips bad steps itself
+            self.scaler.step(self.adamw)
+            self.scaler.step(self.adagrad)
+            self.scaler.update()
+        self.adamw.zero_grad()
+        self.adagrad.zero_grad()
+        return norm
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the optimisers' state, by a flat name."""
+        return {
+            f"{name}.{index}.{key}": value
+            for name, optimiser in (("adamw", self.adamw), ("adagrad", self.adagrad))
+            for index, state in optimiser.state_dict()["state"].items()
+            for key, value in state.items()
+        }
+
+    def restore(self, tensors: dict[str, Tensor], scaler: dict[str, float]) -> None:
+        """Inverse of `tensors`, and the state of the loss scaling."""
+        for name, optimiser in (("adamw", self.adamw), ("adagrad", self.adagrad)):
+            state: dict[int, dict[str, Tensor]] = {}
+            for flat, value in tensors.items():
+                owner, index, key = flat.split(".")
+                if owner == name:
+                    state.setdefault(int(index), {})[key] = value
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        if scaler:
+            self.scaler.load_state_dict(scaler)

@@ -1,0 +1,269 @@
+"""Training a model of the zoo: prefetched batches, two optimisers, early stopping on GAUC, exact resume.
+
+Validation is UniScale's (4.1): exposed rows of the target domain with in-domain labels, GAUC by (user, query).
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.batches import Batch, to_batch
+from models.checkpoint import save_model
+from models.curves import page
+from models.data import Position, Reader, Subset, prefetch, read_rows, row_files
+from models.inputs import collisions
+from models.optimisers import Optimisers, task_losses
+from models.predict import predict_logits, stopping_value, validation
+from models.resume import State, load_best, load_checkpoint, save_best, save_checkpoint
+from models.zoo import build_model, check_name
+from uniscale import progress
+from uniscale.artifacts import atomic_folder, content_hash, source_hash, write_json
+from uniscale.config import Config
+from uniscale.errors import ConfigError, DataError, ModelError
+from uniscale.samples import SampleSpec
+
+CURVE_POINTS = 20  # batches between points of the training curve
+
+
+def train(config: Config, samples: Path, out: Path, name: str, subset: Subset, work: Path) -> dict[str, Any]:
+    """Train one model and write its folder.
+
+    Args:
+        config: sections model and train, and the seed.
+        samples: a samples folder (`uniscale.samples`).
+        out: model folder: model.json, model.safetensors, curves.json, curves.html.
+        name: entry of `models.zoo`.
+        subset: rows of Table 1 to train on.
+        work: folder for checkpoints; a run that was killed goes on from there and ends in the same bits. Emptied
+            once the model is written.
+
+    Returns:
+        The report, also in model.json: validation measures, speed, time split, parameters, FLOPs.
+
+    Raises:
+        ModelError: an unknown name, or a loss that is not a number (with the batch and the feature to blame).
+        DataError: samples that break their contract.
+        ConfigError: CUDA asked for and absent.
+    """
+    check_name(name)
+    run = Run(config, Path(samples), name, subset, Path(work))
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        run.go()
+        report = run.report()
+    with atomic_folder(Path(out)) as scratch:
+        save_model(run.model, scratch, config.seed, report)
+        write_json(scratch / "curves.json", {"steps": run.state.curve, "epochs": run.state.epochs})
+        (scratch / "curves.html").write_text(curves_page(run.state, run.model.spec.tasks, name))
+    shutil.rmtree(work, ignore_errors=True)
+    return report
+
+
+def fingerprint(config: Config, samples: Path, name: str, subset: Subset) -> str:
+    """Hash of everything a training depends on: configuration, samples, model, source code; 16 hex digits."""
+    parts = {
+        "seed": config.seed,
+        "model": config.model.model_dump(),
+        "train": config.train.model_dump(),
+        "samples": [content_hash(Path(samples) / file) for file in ("manifest.json", "spec.json")],
+        "name": name,
+        "subset": subset,
+        "source": source_hash(),
+    }
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def work_folder(root: Path, config: Config, samples: Path, name: str, subset: Subset) -> Path:
+    """A checkpoint folder of its own for each training, below a root that outlives the process."""
+    return Path(root) / f"{name}-{subset}-{fingerprint(config, samples, name, subset)}"
+
+
+def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device to train on; `auto` takes CUDA where there is one.
+
+    Raises:
+        ConfigError: CUDA asked for and absent.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device = 'cuda', but this machine has no CUDA device: set train.device=auto or cpu")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+class Run:
+    """One training: its model, optimisers, data and state."""
+
+    def __init__(self, config: Config, samples: Path, name: str, subset: Subset, work: Path):
+        self.config, self.work = config, work
+        self.name, self.subset = name, subset
+        self.device = resolve_device(config.train.device)
+        self.spec = SampleSpec.load(samples)
+        self.reader = Reader(samples, "train", subset, config.train.batch_samples, config.seed)
+        held_out = row_files(samples, "valid", "search", self.spec)
+        self.valid = read_rows(held_out, self.spec, "search", keys=("user_id", "query"))
+        first = self.reader.first_buffer()
+        for split, rows in (("training", first), ("validation", self.valid)):
+            if not rows.requests:
+                raise DataError(
+                    f"{samples} has no {split} rows of the subset {subset}: build more days, or all domains"
+                )
+        self.few = first.take(np.arange(min(64, first.requests)))
+        self.expected = self.reader.expected_candidates(first)
+        self.collisions = collisions(first, config.model.table_rows)
+        self.model = build_model(name, self.spec, config.model, config.seed)
+        self.model.fit(first)
+        self.model.to(self.device)
+        half = config.train.precision == "float16" and self.device.type == "cuda"
+        self.optimisers = Optimisers(self.model, config.train, self.device, half)
+        self.state = State(fingerprint(config, samples, name, subset))
+
+    def go(self, stop_before: int | None = None) -> None:
+        """Train to the end, or until just before a step (as a killed process would)."""
+        train = self.config.train
+        torch.manual_seed(self.config.seed)
+        self.state = load_checkpoint(self.work, self.state.fingerprint, self.model, self.optimisers)
+        state = self.state
+        if state.step:
+            print(f"{self.name}: going on from step {state.step}", flush=True)
+        shown = progress.Progress(f"train {self.name}", self.expected * train.epochs, "samples")
+        shown.done = state.samples
+        self.model.train()
+        while state.position.epoch < train.epochs and state.stale_epochs < train.patience:
+            batches = prefetch(self.reader.batches(state.position))
+            while True:
+                with self.clock("data"):
+                    entry = next(batches, None)
+                if entry is None:
+                    break
+                if state.step == stop_before:
+                    batches.close()
+                    return
+                state.position = entry[0]
+                loss = self.step(entry[1])
+                shown.advance(entry[1].candidates, f"loss {loss:.4f}")
+                if state.step % train.checkpoint_batches == 0:
+                    save_checkpoint(self.work, state, self.model, self.optimisers)
+            self.end_epoch()
+        shown.finish(f"best epoch {state.best_epoch + 1}")
+        load_best(self.work, self.model)
+        self.model.eval()
+
+    def step(self, batch: Batch) -> float:
+        """One update; returns the summed loss."""
+        train, state = self.config.train, self.state
+        autocast = train.precision != "float32" and self.device.type == "cuda"
+        with self.clock("data"):
+            batch = batch.to(self.device)
+        with self.clock("forward"):
+            with torch.autocast(self.device.type, getattr(torch, train.precision), enabled=autocast):
+                logits = self.model(batch)
+            losses = task_losses(logits, batch)
+            loss = losses.sum()
+        if not loss.isfinite():
+            raise ModelError(self.blame(f"the loss is {loss.item()}", batch))
+        with self.clock("backward"):
+            self.optimisers.backward(loss)
+        with self.clock("optimiser"):
+            norm = self.optimisers.step(state.step)
+        if not self.optimisers.scaler.is_enabled() and not norm.isfinite():
+            raise ModelError(self.blame(f"the gradient's norm is {norm.item()}", batch))
+        if state.step % CURVE_POINTS == 0:
+            state.curve.append({"step": state.step, **self.by_task(losses)})
+        state.step += 1
+        state.samples += batch.candidates
+        return float(loss.detach())
+
+    def end_epoch(self) -> None:
+        """Validate, keep the best weights, write a checkpoint."""
+        state = self.state
+        with self.clock("validation"):
+            logits = predict_logits(self.model, self.valid, self.reader.vectors)
+            measures = validation(self.valid.labels, logits, self.valid)
+        followed, value = stopping_value(measures, self.spec.tasks[0])
+        state.epochs.append({"epoch": state.position.epoch, "step": state.step, "followed": followed, **measures})
+        state.stale_epochs += 1
+        if state.best is None or value > state.best:
+            state.best, state.best_epoch, state.stale_epochs = value, state.position.epoch, 0
+            save_best(self.work, self.model)
+        print(f"{self.name}: epoch {state.position.epoch + 1}, validation {followed} {value:.4f}", flush=True)
+        state.position = Position(state.position.epoch + 1, 0, 0)
+        save_checkpoint(self.work, state, self.model, self.optimisers)
+
+    def report(self) -> dict[str, Any]:
+        """What the training cost and reached."""
+        state, table = self.state, self.model.inputs.tables.weight.numel()
+        spent = {phase: state.seconds.get(phase, 0.0) for phase in ("data", "forward", "backward", "optimiser")}
+        return {
+            "subset": self.subset,
+            "device": str(self.device),
+            "precision": self.config.train.precision if self.device.type == "cuda" else "float32",
+            "epochs": len(state.epochs),
+            "best_epoch": state.best_epoch + 1,
+            "validation": state.epochs[state.best_epoch],
+            "steps": state.step,
+            "samples": state.samples,
+            "samples_per_epoch": state.samples // max(len(state.epochs), 1),
+            "samples_per_second": round(state.samples / max(sum(spent.values()), 1e-9), 1),
+            "seconds": {phase: round(value, 3) for phase, value in state.seconds.items()},
+            "parameters": {"dense": sum(p.numel() for p in self.model.parameters()) - table, "embedding": table},
+            "forward_flops_per_sample": self.flops_per_sample(),
+            "embedding_collisions": self.collisions,
+        }
+
+    def flops_per_sample(self) -> int:
+        """Multiply-adds of matrix products counted twice, by torch's counter, of one forward pass a candidate."""
+        batch = to_batch(self.few, self.reader.vectors).to(self.device)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self.model(batch)
+        return round(counter.get_total_flops() / batch.candidates)
+
+    def blame(self, problem: str, batch: Batch) -> str:
+        """The message of a training that cannot go on: where, which input, what is left."""
+        position, culprit = self.state.position, guilty_feature(batch, self.spec)
+        where = f"epoch {position.epoch + 1}, buffer {position.buffer + 1}, batch {position.batch}"
+        cause = f"{culprit} is not finite there" if culprit else "no input is at fault: lower train.learning_rate"
+        kept = sorted(self.work.glob("step-*"))
+        return f"{problem} at {where}: {cause}; last good checkpoint: {kept[-1] if kept else 'none yet'}"
+
+    def by_task(self, losses: Tensor) -> dict[str, float]:
+        """Loss of each task by its name."""
+        return dict(zip(self.spec.tasks, losses.tolist(), strict=True))
+
+    @contextmanager
+    def clock(self, phase: str) -> Iterator[None]:
+        """Add a block's wall time to a phase."""
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.state.seconds[phase] = self.state.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+def guilty_feature(batch: Batch, spec: SampleSpec) -> str | None:
+    """Name of the first input of a batch with an infinite number or a vector that is not finite, None without one."""
+    for level in ("request", "candidate", "behaviour"):
+        values = getattr(batch, f"{level}_numbers").flatten(0, -2)
+        for place, feature in enumerate(spec.select(level, ("count", "number"))):
+            if values[:, place].isinf().any():  # NaN is a missing number
+                return feature.name
+    vectors = ("query_text", "candidate_content", "candidate_text", "behaviour_content", "behaviour_text", "labels")
+    return next((name for name in vectors if not getattr(batch, name).isfinite().all()), None)
+
+
+def curves_page(state: State, tasks: tuple[str, ...], name: str) -> str:
+    """HTML of the loss along the steps and the validation measures along the epochs."""
+    losses = {task: [(point["step"], point[task]) for point in state.curve] for task in tasks}
+    gauc = {
+        f"{task} {measure}": [(e["epoch"] + 1, e[task][measure]) for e in state.epochs if e[task][measure] is not None]
+        for task in tasks
+        for measure in ("gauc", "auc")
+    }
+    return page(f"Training of {name}", [("Training loss", "step", losses), ("Validation", "epoch", gauc)])
