@@ -32,10 +32,12 @@ def latency(config: ExperimentConfig, outcomes: Outcomes, control: str, treatmen
         p99[role] = found
         row[role] = found.estimate
     if len(p99) < 2:
+        row["always_valid_withheld"] = row["withheld"]
         return {"row": row, "quantiles": quantiles}
     lift = compare_quantiles(p99["control"], p99["treatment"], config.alpha)
     if lift is None:
         row["withheld"] = "too few requests or users to bound the 99th percentile from above"
+        row["always_valid_withheld"] = row["withheld"]
     else:
         row |= {"lift": lift.lift, "interval": [lift.lower, lift.upper], "p": lift.p}
         slow = [float(found.beyond) for found in p99.values()]

@@ -1,7 +1,8 @@
 """What each user did in an experiment, from logs alone: the serving log joined with exposures and events on DuckDB.
 
-Outcomes are credited to the request they refer to, and so to its day and variant. The same SQL, run over the request
-log of an earlier period, gives the covariates for CUPED: one definition of every metric.
+Outcomes are credited to the request they refer to, and so to its day and variant; the amount of a click is what the
+advertiser was charged for it. The same SQL, run over the request log of an earlier period, gives the covariates for
+CUPED: one definition of every metric.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from uniscale.errors import DataError
 from uniscale.logs import LogDescription
 
 REFORMULATION_MINUTES = 10
-CHARGE = "charge"  # event type of an advertising charge
 SUMS = ("impressions", "logged", "clicks", "orders", "gmv", "charges", "charged", "reformulated", "fallbacks")
 COVARIATES = ("requests", "impressions", "clicks", "orders", "gmv", "converted", "charges", "reformulated")
 
@@ -159,8 +159,8 @@ def _request_table(
             SELECT request_id, count(DISTINCT item_id) FILTER (type = $click) AS clicks,
                 count(*) FILTER (type = $order) AS orders,
                 coalesce(sum(amount) FILTER (type = $order), 0) AS gmv,
-                coalesce(sum(amount) FILTER (type = $charge), 0) AS charges,
-                count(*) FILTER (type = $charge) AS charged
+                coalesce(sum(amount) FILTER (type = $click), 0) AS charges,
+                count(*) FILTER (type = $click AND amount > 0) AS charged
             FROM happened GROUP BY request_id)
         SELECT a.request_id, a.user_id, a.variant, CAST(a.ts AS DATE) AS day, a.scenario,
             coalesce(impressions, 0) AS impressions, CAST(impressions IS NOT NULL AS INTEGER) AS logged,
@@ -173,7 +173,7 @@ def _request_table(
         FROM {asked} a LEFT JOIN shown USING (request_id) LEFT JOIN followed USING (request_id)
         WINDOW w AS (PARTITION BY a.user_id ORDER BY a.ts, a.request_id)
         """,
-        {"click": click, "order": description.tasks.get("conversion", ""), "charge": CHARGE},
+        {"click": click, "order": description.tasks.get("conversion", "")},
     )
 
 

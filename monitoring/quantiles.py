@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
+MIN_BEYOND = 10  # observations on the far side of a quantile below which its share is not nearly normal
+
 
 @dataclass(frozen=True)
 class Quantile:
@@ -50,12 +52,13 @@ def clustered_quantile(values: np.ndarray, users: np.ndarray, q: float, alpha: f
     residual = np.bincount(cluster, weights=(values <= estimate) - q)  # (U,)
     clusters = len(residual)
     lower = upper = None
-    if clusters > 1:
+    beyond = int((values > estimate).sum())
+    if clusters > 1 and beyond >= MIN_BEYOND:
         deviation = math.sqrt(clusters / (clusters - 1) * float(residual @ residual)) / n
         half = float(norm.ppf(1 - alpha / 2)) * deviation
         if q - half > 0 and q + half < 1:
             lower, upper = float(ordered[_rank(n, q - half)]), float(ordered[_rank(n, q + half)])
-    return Quantile(estimate, lower, upper, int((values > estimate).sum()), n, clusters)
+    return Quantile(estimate, lower, upper, beyond, n, clusters)
 
 
 def compare_quantiles(control: Quantile, treatment: Quantile, alpha: float) -> QuantileLift | None:

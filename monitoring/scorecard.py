@@ -21,7 +21,9 @@ def scorecard(
     """One row a metric of `METRICS`; `days` is the number of days with requests."""
     arms = aggregate(outcomes.table(outcomes.users()), METRICS, outcomes.has_before)
     if not {control, treatment} <= set(arms):
-        return [empty_row(config, metric) | {"withheld": "a variant has no users"} for metric in METRICS]
+        reason = "a variant has no users"
+        withheld = {"withheld": reason, "always_valid_withheld": reason}
+        return [empty_row(config, metric) | withheld for metric in METRICS]
     totals = _totals(outcomes, METRICS)
     plain = {"alpha": config.alpha, "power": config.power, "target": config.mde_target}
     rows = []
@@ -29,6 +31,7 @@ def scorecard(
         row = empty_row(config, metric)
         if days < metric.minimum_days:
             row["withheld"] = f"needs {metric.minimum_days} days of logs, there are {days}"
+            row["always_valid_withheld"] = row["withheld"]
             rows.append(row)
             continue
         found = compare(metric, arms[control], arms[treatment], covariates=outcomes.has_before, **plain)

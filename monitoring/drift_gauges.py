@@ -1,0 +1,55 @@
+"""Drift scores as Prometheus gauges, in the text format a node exporter's textfile collector reads."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+GAUGES = (
+    ("psi", "uniscale_drift_psi", "Population stability index against the training days."),
+    ("js", "uniscale_drift_js", "Jensen-Shannon distance against the training days, base 2."),
+    ("reference_missing", "uniscale_drift_reference_missing", "Share of missing values in the training days."),
+    ("current_missing", "uniscale_drift_current_missing", "Share of missing values in the later days."),
+    ("drifted", "uniscale_drift_drifted", "1 when a threshold of the configuration is exceeded."),
+)
+VERDICTS = {"quiet": 0, "warn": 1, "drift": 2}
+
+
+def gauges(result: Mapping[str, Any]) -> str:
+    """Text of the gauges of a drift result."""
+    lines: list[str] = []
+    for key, name, about in GAUGES:
+        rows = [({"domain": r["domain"], "column": r["name"], "level": r["level"]}, r[key]) for r in result["columns"]]
+        rows += [
+            ({"domain": r["domain"], "column": r["name"], "level": "prediction"}, r[key]) for r in result["predictions"]
+        ]
+        lines += _gauge(name, about, rows)
+    rates = [
+        ({"domain": r["domain"], "task": r["name"], "window": window}, r[window])
+        for r in result["labels"]
+        for window in ("reference", "current")
+        if r[window] is not None
+    ]
+    lines += _gauge("uniscale_drift_label_rate", "Share of positive labels among exposed candidates.", rates)
+    for name, value in result["measures"].items():
+        about = {
+            "drift.share": "Share of drifted columns, all rows.",
+            "drift.evidently_share": "Share of failed Evidently tests, on a sample.",
+            "drift.max_psi": "Largest PSI of a numeric column.",
+        }[name]
+        lines += _gauge(f"uniscale_{name.replace('.', '_')}", about, [({}, value)])
+    lines += _gauge("uniscale_drift_verdict", "0 quiet, 1 warn, 2 drift.", [({}, VERDICTS[result["verdict"]])])
+    return "\n".join(lines) + "\n"
+
+
+def _gauge(name: str, about: str, rows: Sequence[tuple[Mapping[str, str], float]]) -> list[str]:
+    return [f"# HELP {name} {about}", f"# TYPE {name} gauge", *(f"{name}{_labels(r)} {float(v):.6g}" for r, v in rows)]
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    pairs = (f'{key}="{_escape(value)}"' for key, value in labels.items())
+    return "{" + ",".join(pairs) + "}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,106 @@
+"""Evidently's drift report on flat samples of two windows: the tests that gate, and the page with its plots.
+
+Every column gets a test of its own, and the number of tests is checked: a `ValueDrift` without `tests` in a report
+without tests computes a score, tests nothing and passes in silence. Ids come bucketed to the top ones, because
+Jensen–Shannon distances of high-cardinality columns are sampling noise; list columns never come at all.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.metrics import ValueDrift
+from evidently.tests import lt
+
+from monitoring.drift_rows import Column
+from monitoring.drift_scores import Buckets
+
+NUMBER_METHOD, NUMBER_THRESHOLD = "wasserstein", 0.1  # distance over the reference's standard deviation
+CATEGORY_METHOD, CATEGORY_THRESHOLD = "jensenshannon", 0.1
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One test of Evidently: its column, method, score, threshold and whether it passed."""
+
+    column: str
+    method: str
+    score: float
+    threshold: float
+    passed: bool
+
+
+def report_on(
+    columns: Iterable[Column], sample: Mapping[str, Mapping[str, np.ndarray]], top_ids: int, page: Path
+) -> tuple[list[Tested], list[str]]:
+    """Test the request and candidate columns of a sample; also names the columns without a value in a window.
+
+    Args:
+        columns: columns under watch; lists of behaviours are left to the scores over all rows.
+        sample: `reference` and `current`, each column name -> values (n,) of equal length.
+        top_ids: ids kept by name.
+        page: HTML file to write.
+    """
+    frames: dict[str, dict[str, np.ndarray]] = {name: {} for name in sample}
+    numbers, categories, untested = [], [], []
+    for column in columns:
+        if column.level == "behaviour":
+            continue
+        pair = {name: values[column.name] for name, values in sample.items()}
+        if column.kind == "number" and not all(np.isfinite(values).any() for values in pair.values()):
+            untested.append(column.name)
+            continue
+        if column.kind == "number":
+            numbers.append(column.name)
+        else:
+            categories.append(column.name)
+            bucket = Buckets.of_ids(pair["reference"], pair["current"], top_ids)
+            pair = {name: _named(values, bucket, column.kind) for name, values in pair.items()}
+        for name, values in pair.items():
+            frames[name][column.name] = values
+    reference, current = (pd.DataFrame(frames[name]) for name in ("reference", "current"))
+    return evidently_report(reference, current, numbers, categories, page), untested
+
+
+def _named(values: np.ndarray, bucket: Buckets, kind: str) -> np.ndarray:
+    """Short words in place of hashes: `top 1` is the most frequent id."""
+    if kind == "label":
+        return np.where(values > 0, "positive", "negative")
+    words = np.array(["missing", *(f"top {n + 1}" for n in range(bucket.count - 1)), "other"])
+    return words[bucket.index(values) + 1]
+
+
+def evidently_report(
+    reference: pd.DataFrame, current: pd.DataFrame, numbers: list[str], categories: list[str], page: Path
+) -> list[Tested]:
+    """Test every column of two flat frames, write Evidently's page, and return one result a column.
+
+    Args:
+        reference: rows of the earlier window.
+        current: rows of the later window, the same columns.
+        numbers: numeric columns, each with at least one value in both frames.
+        categories: columns of short strings, few distinct.
+        page: HTML file to write.
+    """
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    rules = [(name, NUMBER_METHOD, NUMBER_THRESHOLD) for name in numbers]
+    rules += [(name, CATEGORY_METHOD, CATEGORY_THRESHOLD) for name in categories]
+    report = Report(
+        [ValueDrift(column=name, method=how, threshold=at, tests=[lt(at)]) for name, how, at in rules],
+        metadata={"reference_rows": str(len(reference)), "current_rows": str(len(current))},
+    )
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
+    snapshot = report.run(
+        Dataset.from_pandas(current, data_definition=definition),
+        Dataset.from_pandas(reference, data_definition=definition),
+    )
+    found = snapshot.dict()
+    values = {metric["config"]["column"]: float(metric["value"]) for metric in found["metrics"]}
+    passed = {test["metric_config"]["params"]["column"]: test["status"].value == "SUCCESS" for test in found["tests"]}
+    assert len(found["tests"]) == len(rules) and set(passed) == {name for name, _, _ in rules}, "a column is untested"
+    snapshot.save_html(str(page))
+    return [Tested(name, how, values[name], at, passed[name]) for name, how, at in rules]
