@@ -6,6 +6,7 @@ which would favour ES3, get measures of their own (UniScale 4.1.1, 4.1.3).
 
 import copy
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from models.calibrate import Calibration, fit_platt, sigmoid
 from models.cells import Floats, group_codes
 from models.checkpoint import load_model, set_calibration
 from models.cohorts import slices_of
-from models.data import Subset, in_order, read_rows, row_files
+from models.data import RowFile, Subset, read_rows, row_files
 from models.judged import Judged, Measures, compare, measure
+from models.predict import predict_logits
 from models.ranking import RankingModel
 from models.rows import ItemVectors, Rows
+from models.train import resolve_device
 from models.truth import measure_truth
 from uniscale.artifacts import atomic_folder, content_hash, read_json, write_json
 from uniscale.config import Config
@@ -55,43 +58,46 @@ def evaluate(
         DataError: the samples lack validation or test rows of the target domain.
         ModelError: a model folder cannot be read, or reads features that the samples lack.
     """
-    samples = Path(samples)
-    scorer = Scorer(_device(config.train.device), config.train.batch_samples)
+    samples, gate = Path(samples), config.gate
+    device = resolve_device(config.train.device)
     with atomic_folder(Path(out)) as folder:
         shutil.copytree(candidate, folder / "model")
-        models = {"candidate": load_model(folder / "model", scorer.device)}
+        models = {"candidate": load_model(folder / "model", device)}
         spec = models["candidate"].spec
-        scorer.vectors = ItemVectors.load(samples, spec)
-        calibration = _calibrate(models["candidate"], _rows(samples, "valid", "search", spec), scorer)
-        set_calibration(folder / "model", {task: {"a": c.a, "b": c.b} for task, c in calibration.items()})
         if champion is not None:
-            models["champion"] = _champion(champion, spec, scorer)
-
-        rows = _rows(samples, "test", "attributed", spec)
-        scores = {}
-        for name, model in models.items():
-            own = rows if model.spec == spec else _rows(samples, "test", "attributed", model.spec)
-            scores[name] = scorer(model, own, name)
+            models["champion"] = _champion(champion, spec, device)
+        valid, rows = _rows(samples, "valid", "search", spec), _rows(samples, "test", "attributed", spec)
         assert rows.sampling is not None
         exposed = rows.sampling == Sampling.EXPOSED
         shown = rows.keep(exposed)
+        others = _other_domains(samples, spec)
+        passes = len(models) * (rows.candidates + sum(file.candidates for files in others.values() for file in files))
+        total = passes + valid.candidates + shown.candidates
+        scorer = Scorer(ItemVectors.load(samples, spec), config.train.batch_samples, Progress("scores", total, "rows"))
+
+        calibration = _calibrate(models["candidate"], valid, scorer)
+        set_calibration(folder / "model", {task: {"a": c.a, "b": c.b} for task, c in calibration.items()})
+        scores = {}
+        for name, model in models.items():
+            own = rows if model.spec == spec else _rows(samples, "test", "attributed", model.spec)
+            scores[name] = scorer(model, own)
         judged = _judged(shown, {m: {t: s[exposed] for t, s in of.items()} for m, of in scores.items()})
         found = Measures()
         measure(judged, found)
         _parity(models["candidate"], shown, judged, scorer, found)
-        _other_domains(models, samples, scorer, found)
+        _measure_domains(models, others, scorer, found)
+        scorer.progress.finish()
         if truth is not None:
             table = pq.ParquetFile(samples / "items.parquet").read(columns=["index", "item_id"])
             measure_truth(rows, scores, table, truth, found)
         parts = slices_of(shown, row_files(samples, "train", "search", spec))
-        gate = config.gate
         slices = compare(judged, parts, gate.bootstrap_resamples, gate.confidence, config.seed, found)
         pq.write_table(_predictions(shown, judged), folder / "predictions.parquet", compression="zstd")
         result = {
             "candidate": _describe(models["candidate"], folder / "model"),
             "champion": _describe(models["champion"], Path(champion)) if champion is not None else None,
-            "confidence": config.gate.confidence,
-            "resamples": config.gate.bootstrap_resamples,
+            "confidence": gate.confidence,
+            "resamples": gate.bootstrap_resamples,
             "splits": read_json(samples / "manifest.json")["splits"],
             "calibration": {task: {"a": c.a, "b": c.b, "rows": c.rows} for task, c in calibration.items()},
             "measures": found.values,
@@ -102,29 +108,25 @@ def evaluate(
     return result
 
 
+@dataclass(frozen=True)
 class Scorer:
-    """Calibrated probabilities of list-wise rows, batch by batch on a device."""
+    """Calibrated probabilities of list-wise rows."""
 
-    def __init__(self, device: torch.device, batch_samples: int):
-        self.device, self.batch_samples = device, batch_samples
-        self.vectors: ItemVectors
+    vectors: ItemVectors
+    batch_samples: int
+    progress: Progress
 
-    def __call__(self, model: RankingModel, rows: Rows, label: str) -> dict[str, Floats]:
+    def __call__(self, model: RankingModel, rows: Rows) -> dict[str, Floats]:
         """Probabilities of each task, (N,)."""
-        logits = self.logits(model, rows, label)
+        logits = self.logits(model, rows)
         slope, intercept = model.slope.tolist(), model.intercept.tolist()
         return {t: sigmoid(slope[i] * logits[:, i] + intercept[i]) for i, t in enumerate(model.spec.tasks)}
 
-    @torch.inference_mode()
-    def logits(self, model: RankingModel, rows: Rows, label: str) -> Floats:
+    def logits(self, model: RankingModel, rows: Rows) -> Floats:
         """Logits (N, T)."""
-        progress = Progress(f"scores of {label}", rows.candidates, "candidates")
-        parts = [np.zeros((0, len(model.spec.tasks)))]
-        for batch in in_order(rows, self.vectors, self.batch_samples):
-            parts.append(model(batch.to(self.device)).double().cpu().numpy())
-            progress.advance(len(parts[-1]))
-        progress.finish()
-        return np.concatenate(parts)
+        found = predict_logits(model, rows, self.vectors, self.batch_samples).astype(np.float64)
+        self.progress.advance(rows.candidates)
+        return found
 
 
 def _rows(samples: Path, split: str, subset: Subset, spec: SampleSpec) -> Rows:
@@ -138,15 +140,15 @@ def _rows(samples: Path, split: str, subset: Subset, spec: SampleSpec) -> Rows:
 
 def _calibrate(model: RankingModel, rows: Rows, scorer: Scorer) -> dict[str, Calibration]:
     """Fit each task on validation rows, and set it on the model."""
-    logits = scorer.logits(model, rows, "validation")
+    logits = scorer.logits(model, rows)
     fitted = {task: fit_platt(rows.labels[:, i], logits[:, i]) for i, task in enumerate(model.spec.tasks)}
     model.calibrate({task: {"a": c.a, "b": c.b} for task, c in fitted.items()})
     return fitted
 
 
-def _champion(folder: Path, spec: SampleSpec, scorer: Scorer) -> RankingModel:
+def _champion(folder: Path, spec: SampleSpec, device: torch.device) -> RankingModel:
     """The champion, which may read other features than the candidate but must answer the same questions."""
-    model = load_model(folder, scorer.device)
+    model = load_model(folder, device)
     for part in ("tasks", "domains"):
         if getattr(model.spec, part) != getattr(spec, part):
             raise ModelError(
@@ -181,7 +183,7 @@ def _parity(model: RankingModel, shown: Rows, judged: Judged, scorer: Scorer, fo
             if values.is_floating_point() and values.ndim >= 2:
                 values.copy_(values.half())
     task = model.spec.tasks[0]
-    full, rounded = judged.scores["candidate"][task], scorer(half, shown, "half-precision weights")[task]
+    full, rounded = judged.scores["candidate"][task], scorer(half, shown)[task]
     labels = judged.labels[task]
     found.set("parity.max_difference", float(np.abs(full - rounded).max()), "half-precision weights overflow")
     ranks = [np.unique(values, return_inverse=True)[1] for values in (full, rounded)]
@@ -195,21 +197,30 @@ def _correlation(first: NDArray, second: NDArray) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def _other_domains(models: dict[str, RankingModel], samples: Path, scorer: Scorer, found: Measures) -> None:
-    """Measures on the searchified test rows of the other domains, whose labels are pseudo-labels by construction."""
-    spec, task = models["candidate"].spec, models["candidate"].spec.tasks[0]
+def _other_domains(samples: Path, spec: SampleSpec) -> dict[str, list[RowFile]]:
+    """Files of the searchified test rows of each domain but the target."""
     files = row_files(samples, "test", "entire", spec)
-    for domain in spec.domains[1:]:
-        own = [file for file in files if file.path.parent.name == f"domain={domain}" and file.candidates]
-        if not own:
-            found.reasons[f"domain.{domain}.{task}.auc"] = f"no test rows of {domain}"
-            continue
+    return {
+        domain: [file for file in files if file.path.parent.name == f"domain={domain}" and file.candidates]
+        for domain in spec.domains[1:]
+    }
+
+
+def _measure_domains(
+    models: dict[str, RankingModel], others: dict[str, list[RowFile]], scorer: Scorer, found: Measures
+) -> None:
+    """Measures on searchified rows, whose labels are pseudo-labels by construction; GAUC by request."""
+    for domain, files in others.items():
         for name, model in models.items():
-            rows = read_rows(own, model.spec, "entire", KEYS)
-            scores, key = scorer(model, rows, f"{name} in {domain}")[task], f"domain.{domain}.{task}"
-            prefix, why = "" if name == "candidate" else f"{name}.", f"one class only in the rows of {domain}"
-            found.set(f"{prefix}{key}.auc", metrics.auc(rows.labels[:, 0], scores), why)
-            found.set(f"{prefix}{key}.gauc", metrics.gauc(rows.labels[:, 0], scores, rows.request_of), why)
+            task = model.spec.tasks[0]
+            key = f"{'' if name == 'candidate' else f'{name}.'}domain.{domain}.{task}"
+            if not files:
+                found.set(f"{key}.auc", float("nan"), f"there are no test rows of {domain}")
+                continue
+            rows = read_rows(files, model.spec, "entire", KEYS)
+            scores, why = scorer(model, rows)[task], f"the rows of {domain} hold one class only"
+            found.set(f"{key}.auc", metrics.auc(rows.labels[:, 0], scores), why)
+            found.set(f"{key}.gauc", metrics.gauc(rows.labels[:, 0], scores, rows.request_of), why)
 
 
 def _predictions(shown: Rows, judged: Judged) -> pa.Table:
@@ -242,9 +253,3 @@ def _describe(model: RankingModel, folder: Path) -> dict[str, Any]:
     """Name, size and content of a model; a registry knows the champion by `hash`."""
     parameters = sum(values.numel() for values in model.parameters())
     return {"name": model.name, "hash": content_hash(folder), "parameters": parameters}
-
-
-def _device(asked: str) -> torch.device:
-    if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(asked)

@@ -272,11 +272,18 @@ def test_a_record_that_is_none_is_refused(store, tmp_path):
         store.register(folder, "r", record)
 
 
-def test_a_server_out_of_reach_is_a_clear_error_and_promotes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+def test_a_server_that_refuses_is_a_clear_error_and_promotes_nothing(tmp_path):
+    from mlflow.exceptions import MlflowException
+
+    class Refusing:
+        def __getattr__(self, name):
+            raise MlflowException("connection refused")
+
     store = Registry(f"http://127.0.0.1:9?artifacts={tmp_path / 'shared'}")
+    assert store.uri == "http://127.0.0.1:9"
+    store._mlflow = Refusing()
     folder, record = model(tmp_path / "a")
-    with pytest.raises(RegistryError, match=r"MLflow at http://127\.0\.0\.1:9"):
+    with pytest.raises(RegistryError, match=r"MLflow at http://127\.0\.0\.1:9: connection refused; mend that"):
         store.register(folder, "r", record)
     assert store.history() == []
 
