@@ -62,7 +62,7 @@ def build_samples(
         java = LOCAL_JAVA if config.spark.master.startswith("local") else ""
         with spark_session(config.spark, java) as session:
             return build_samples(config, logs, features, out, session)
-    progress = Progress("samples", 5, "stages")
+    progress = Progress("samples", 4, "stages")
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".scratch-es3-", dir=out.parent))
     try:
@@ -143,7 +143,7 @@ class _Job:
         self.progress.advance(note="features and list-wise rows")
         spec.save(out)
         shutil.copyfile(self.features / "items.parquet", out / "items.parquet")
-        counts["events"] = report.count_events(events, landings, labels, rules)
+        counts["events"] = report.count_events(events, landings, self.splits, rules)
         counts["search_requests"] = report.count_searches(tables.requests, search, self.splits, rules)
         counts["rows"] = report.count_rows(self.spark.read.parquet(str(out / "rows")), self.splits, rules)
         return report.manifest(out, self.logs, self.features, self.seed, self.splits, skipped, rules, counts)

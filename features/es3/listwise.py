@@ -104,7 +104,11 @@ def assemble(
         values.get(field.name, F.col(field.name)).cast(_spark_type(field.type)).alias(field.name)
         for field in row_schema(spec)
     ]
-    return rows.select(*chosen, "day", "domain")
+    rows = rows.select(*chosen, "day", "domain")
+    # Spark would write "never null" into the files wherever it can prove it, and the contract does not say so: the
+    # union with no rows of the contract's own schema takes the wider of both.
+    contract = ", ".join(f"`{field.name}` {_spark_type(field.type)}" for field in row_schema(spec))
+    return rows.sparkSession.createDataFrame([], f"{contract}, day date, domain string").unionByName(rows)
 
 
 def write_rows(rows: DataFrame, out: Path) -> None:

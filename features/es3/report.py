@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from features.es3.attribution import Rules
@@ -91,29 +91,35 @@ def table_1(counts: dict[str, dict[str, int]], target: str, primary: str) -> lis
     ]
 
 
-def count_events(events: DataFrame, landings: DataFrame, labels: DataFrame, rules: Rules) -> dict[str, Any]:
-    """Where the events of each task went, in and outside the target domain; the parts add up to `events`.
+def count_events(events: DataFrame, landings: DataFrame, splits: Splits, rules: Rules) -> dict[str, Any]:
+    """Where the events on the days of the splits went, by task, in and outside the target domain.
+
+    The sources and `unattributed` add up to `events`. An event may have landed on a sample of another day.
 
     Args:
         events: result of `attribution.task_events`.
-        landings: event_id, task, source, of search and pseudo samples together.
-        labels: result of `attribution.labels`.
+        landings: event_id, task, request_id, item_id, at, source, of search and pseudo samples together.
+        splits: the days that count.
+        rules: tasks.
 
     Returns:
         {task: {"in_domain" | "cross_domain": {"events", one count a LabelSource, "unattributed"}, "absorbed"}}, where
-        absorbed events landed on a sample that was positive already.
+        absorbed events landed on a sample that another event had made positive.
     """
-    joined = events.join(landings.select("event_id", "task", "source"), ["event_id", "task"], "left")
-    table = joined.groupBy("task", "own", F.coalesce("source", F.lit(0)).alias("source")).count()
+    # The event that makes a sample positive is the earliest of the best source; the rest are absorbed.
+    best = Window.partitionBy("task", "request_id", "item_id").orderBy("source", "at", "event_id")
+    landed = landings.select("event_id", "task", "source", (F.row_number().over(best) > 1).alias("absorbed"))
+    joined = events.where(split_of(splits).isNotNull()).join(landed, ["event_id", "task"], "left")
+    level = F.coalesce("source", F.lit(0)).alias("source")
+    table = joined.groupBy("task", "own", level).agg(F.count("*").alias("n"), F.count_if("absorbed").alias("absorbed"))
     result: dict[str, Any] = {
         task: {"in_domain": {"events": 0}, "cross_domain": {"events": 0}, "absorbed": 0} for task in rules.tasks
     }
     for row in table.collect():  # tasks × levels rows
         side = result[row["task"]]["in_domain" if row["own"] else "cross_domain"]
-        side["events"] += row["count"]
-        side[LabelSource(row["source"]).name.lower() if row["source"] else "unattributed"] = row["count"]
-    for row in labels.groupBy("task").agg(F.sum("absorbed").alias("n")).collect():
-        result[row["task"]]["absorbed"] = int(row["n"])
+        side["events"] += row["n"]
+        side[LabelSource(row["source"]).name.lower() if row["source"] else "unattributed"] = row["n"]
+        result[row["task"]]["absorbed"] += row["absorbed"]
     return result
 
 
