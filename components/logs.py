@@ -16,20 +16,25 @@ def logs(seed: int, data: str, simulation: str, input_hash: str, raw: dsl.Output
         input_hash: content hash of the input path, so that changed input is read again.
         raw: the log folder.
     """
-    import shutil
     from pathlib import Path
 
-    from features.adapters import expedia, journey
-    from simulation.marketplace import write_logs
     from uniscale.config import config_from_sections
 
     config = config_from_sections(seed, data=data, simulation=simulation)
     out = Path(raw.path)
     if config.data.source == "simulation":
+        from simulation.marketplace import write_logs
+
         write_logs(config.simulation, seed, out)
     elif config.data.source == "journey":
+        from features.adapters import journey
+
         journey.write_logs(config.data, out)
     elif config.data.source == "expedia":
+        from features.adapters import expedia
+
         expedia.write_logs(config.data, out)
     else:
+        import shutil
+
         shutil.copytree(config.data.input, out)

@@ -1,0 +1,184 @@
+"""The summary of a run: numbers and pages gathered from its steps' JSON, on the console and as one page."""
+
+import html
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uniscale.artifacts import content_hash, read_json, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PAGES = {
+    "gate": ("gate", "decision.html"),
+    "drift": ("drift", "drift.html"),
+    "experiment": ("experiment", "analysis/experiment.html"),
+    "training": ("evaluation", "model/curves.html"),
+}
+COMPARED = ("auc", "gauc", "qauc", "hr@5", "ndcg@10", "log_loss", "ece")
+TRUTH_PREFIX = "truth."
+
+
+def summarise(folders: Mapping[str, Path], verdict: str, run_folder: Path) -> Path:
+    """Write `summary.json`, the pages and `report.html` into the run's folder; gives the path of the page.
+
+    Args:
+        folders: output folder of the steps samples, ingest, evaluation, gate, smoke, drift and experiment.
+        verdict: `promote` or `reject`.
+        run_folder: the run's folder.
+    """
+    run_folder = Path(run_folder)
+    manifest = read_json(folders["samples"] / "manifest.json")
+    evaluation = read_json(folders["evaluation"] / "measures.json")
+    summary = {
+        "data_hash": content_hash(folders["ingest"]),
+        "quarantine": read_json(folders["ingest"] / "report.json"),
+        "splits": manifest["splits"],
+        "table1": manifest["table1"],
+        "skipped": manifest["skipped"],
+        "metrics": evaluation["measures"],
+        "gate": {"decision": verdict, **read_json(folders["gate"] / "decision.json")},
+        "serving": read_json(folders["smoke"] / "smoke.json"),
+        "drift": read_json(folders["drift"] / "drift.json"),
+        **_experiment(folders["experiment"]),
+    }
+    summary["reports"] = _copy_pages(folders, run_folder)
+    page = run_folder / "report.html"
+    summary["reports"]["run"] = str(page)
+    write_json(run_folder / "summary.json", summary)
+    page.write_text(_page(run_folder.name, summary), encoding="utf-8")
+    return page
+
+
+def _experiment(folder: Path) -> dict[str, Any]:
+    if (folder / "replay").exists():
+        return {"replay": read_json(folder / "replay" / "replay.json")}
+    return {"experiment": read_json(folder / "analysis" / "experiment.json")}
+
+
+def _copy_pages(folders: Mapping[str, Path], run_folder: Path) -> dict[str, str]:
+    reports = {}
+    for name, (step, path) in PAGES.items():
+        source = folders[step] / path
+        if source.exists():
+            shutil.copyfile(source, run_folder / f"{name}.html")
+            reports[name] = str(run_folder / f"{name}.html")
+    return reports
+
+
+def sections(summary: Mapping[str, Any]) -> Iterable[tuple[str, list[str], list[list[str]]]]:
+    """The summary as titled tables: title, header, rows."""
+    if summary["table1"]:
+        header = ["stage", "requests", "samples", "click positives"]
+        yield "Samples against search-exposed only (UniScale, Table 1)", header, [_stage(row) for row in summary["table1"]]
+    metrics = summary["metrics"]
+    rows = list(_comparison(metrics))
+    yield "Search-exposed test rows, in-domain labels", ["metric", "candidate", "champion", "difference"], rows
+    gates = summary["gate"]["gates"]
+    failed = [gate for gate in gates if gate["verdict"] == "fail"]
+    rows = [["decision", summary["gate"]["decision"]], ["rules", f"{len(gates)}, of which {len(failed)} failed"]]
+    yield "Gate", ["", ""], rows + [[gate["name"], gate["why"]] for gate in failed]
+    yield "Service", ["", ""], _service(summary["serving"])
+    yield "Drift, training days against test days", ["", ""], _drift(summary["drift"])
+    if "replay" in summary:
+        yield "Replay through the live service (no online A/B possible: logged users cannot answer)", ["", ""], _flat(
+            summary["replay"]
+        )
+    else:
+        yield "Online experiment on simulated users", ["", ""], _verdict(summary["experiment"])
+
+
+def _stage(row: Mapping[str, Any]) -> list[str]:
+    return [
+        row["stage"],
+        *(f"{row[key]:,} ({row[key + "_x"]:.2f}x)" for key in ("requests", "samples", "click_positives")),
+    ]
+
+
+def _comparison(metrics: Mapping[str, Any]) -> Iterable[list[str]]:
+    for key, value in metrics.items():
+        task, _, measure = key.rpartition(".")
+        if key.startswith(("champion.", "difference.")) or measure not in COMPARED or value is None:
+            continue
+        champion, difference = metrics.get(f"champion.{key}"), metrics.get(f"difference.{key}")
+        yield [key, f"{value:.4f}", _number(champion), _interval(difference)]
+
+
+def _interval(difference: Any) -> str:
+    if difference is None:
+        return ""
+    if isinstance(difference, Mapping):
+        return f"{difference['value']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
+    return f"{difference:+.4f}"
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _service(smoke: Mapping[str, Any]) -> list[list[str]]:
+    failed = [name for name, passed in smoke["checks"].items() if not passed]
+    latency = f"p50 {smoke['p50_ms']:.1f} ms, p99 {smoke['p99_ms']:.1f} ms at {smoke['candidates']} candidates"
+    return [["checks", "all passed" if not failed else f"failed: {', '.join(failed)}"], ["latency", latency]]
+
+
+def _drift(drift: Mapping[str, Any]) -> list[list[str]]:
+    return _flat(drift)
+
+
+def _verdict(experiment: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        ["mode", experiment["mode"]],
+        ["verdict", experiment["verdict"]],
+        ["why", experiment["reason"]],
+    ]
+
+
+def _flat(values: Mapping[str, Any]) -> list[list[str]]:
+    """Scalars of a mapping as rows."""
+    plain = {key: value for key, value in values.items() if isinstance(value, str | int | float | bool)}
+    return [[key.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)] for key, value in plain.items()]
+
+
+def print_summary(run_folder: Path, console: "Console") -> None:
+    """Print the summary of a completed run."""
+    from rich.table import Table
+
+    manifest = read_json(Path(run_folder) / "manifest.json")
+    for title, header, rows in sections(manifest):
+        table = Table(*header, title=title, title_justify="left", show_header=any(header))
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    for note in manifest["skipped"]:
+        console.print(f"skipped: {note}")
+    seconds = sum(step["seconds"] for step in manifest["steps"])
+    console.print(f"{seconds:.0f} s in {sum(step['status'] == 'done' for step in manifest['steps'])} steps")
+    console.print(f"reports: {manifest['reports']['run']}")
+    if manifest["gate"]["decision"] == "promote":
+        console.print("[bold green]promoted[/bold green]: the candidate is the champion now")
+    else:
+        failed = ", ".join(manifest["gate"]["failed"])
+        console.print(f"[bold yellow]rejected[/bold yellow], the champion stays; failed: {failed}")
+
+
+def _page(run_id: str, summary: Mapping[str, Any]) -> str:
+    parts = [f"<h1>Run {html.escape(run_id)}: {html.escape(summary['gate']['decision'])}</h1>"]
+    links = (f'<a href="{name}.html">{name}</a>' for name in summary["reports"] if name != "run")
+    parts.append(f"<p>{' · '.join(links)}</p>")
+    for title, header, rows in sections(summary):
+        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        parts.append(f"<h2>{html.escape(title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+    parts.extend(f"<p>Skipped: {html.escape(str(note))}</p>" for note in summary["skipped"])
+    return STYLE.replace("{title}", f"Run {html.escape(run_id)}") + "".join(parts)
+
+
+STYLE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1"><title>{title}</title><style>
+:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;width:100%}td,th{padding:.3rem .6rem;border-bottom:1px solid #8884;text-align:left}
+h2{font-size:1.1rem;margin-top:2rem}</style>
+"""
