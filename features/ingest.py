@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from features.validity import SQL_TYPES, accepts, declared_columns, judge, quoted, text
 from uniscale.artifacts import atomic_folder, write_json
@@ -120,8 +122,8 @@ def _load(connection: duckdb.DuckDBPyConnection, logs: Path, table: Table, descr
                 continue
             if not accepts(column.type, found[column.name]):
                 raise DataError(
-                    f"{table.name}.{column.name} is {found[column.name]}, expected {kind}: convert it where the logs are "
-                    "written"
+                    f"{table.name}.{column.name} is {found[column.name]}, expected {kind}: convert it where the logs "
+                    "are written"
                 )
             casts.append(f"TRY_CAST({name} AS {kind}) AS {name}")
             if found[column.name] != kind:
@@ -201,18 +203,24 @@ def _write_quarantine(connection: duckdb.DuckDBPyConnection, report: dict[str, A
 def _write_clean(
     connection: duckdb.DuckDBPyConnection, table: Table, description: LogDescription, folder: Path
 ) -> None:
-    columns = ", ".join(quoted(column.name) for column in declared_columns(table, description))
+    columns = declared_columns(table, description)
+    schema = pa.schema([(column.name, column.type) for column in columns])
+    names = ", ".join(quoted(column.name) for column in columns)
     times = [quoted(column.name) for column in table.columns if column.type == TIMESTAMP and table.by_day]
     order = ", ".join([*times, *(quoted(name) for name in table.key)])
-    rows = f"SELECT {columns} FROM judged_{table.name} WHERE reason IS NULL"
-    settings = "(FORMAT parquet, COMPRESSION zstd)"
+    valid = f"FROM judged_{table.name} WHERE reason IS NULL"
     if not table.by_day:
-        path = folder / f"{table.name}.parquet"
-        connection.execute(f"COPY ({rows} ORDER BY {order}) TO {text(str(path))} {settings}")
+        _write(connection, f"SELECT {names} {valid} ORDER BY {order}", schema, folder / f"{table.name}.parquet")
         return
-    days = connection.execute(f"SELECT DISTINCT CAST(day AS VARCHAR) FROM ({rows.replace(columns, 'day')}) ORDER BY 1")
-    for (day,) in days.fetchall():
+    for (day,) in connection.execute(f"SELECT DISTINCT CAST(day AS VARCHAR) {valid} ORDER BY 1").fetchall():
         part = folder / table.name / f"day={day}"
         part.mkdir(parents=True)
-        where = f"{rows} AND day = DATE '{day}' ORDER BY {order}"
-        connection.execute(f"COPY ({where}) TO {text(str(part / 'part-0.parquet'))} {settings}")
+        rows = f"SELECT {names} {valid} AND day = DATE '{day}' ORDER BY {order}"
+        _write(connection, rows, schema, part / "part-0.parquet")
+
+
+def _write(connection: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema, path: Path) -> None:
+    """Stream a query into a file of exactly this schema (DuckDB's own writer marks columns that hold no null)."""
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in connection.sql(query).to_arrow_reader():
+            writer.write_batch(batch.cast(schema))

@@ -70,9 +70,9 @@ def latest_items(features: Path) -> pa.Table:
 
 
 def _with_attributes(features: Path, events: pa.Table) -> pa.Table:
-    """The events' behaviour columns, with the items' attributes as they are now; "" where unknown, as Feast keeps it."""
+    """The events' behaviour columns, with the items' newest attributes; "" where unknown, as Feast keeps lists."""
     versions = Path(features) / "tables" / "item_versions.parquet"
-    attributes = ", ".join(f"coalesce(arg_max(item_{name}, ts), '') AS behaviour_{name}" for name in ATTRIBUTES)
+    attributes = ", ".join(f"coalesce(item_{name}, '') AS behaviour_{name}" for name in ATTRIBUTES)
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.register("events", events)
@@ -80,7 +80,8 @@ def _with_attributes(features: Path, events: pa.Table) -> pa.Table:
         SELECT e.user_id, e.ts, e.item_id AS behaviour_item_id, i.* EXCLUDE (item_id), e.type AS behaviour_type,
             CAST(epoch_us(e.ts) // 1000000 AS BIGINT) AS behaviour_ts, i.item_id IS NOT NULL AS known
         FROM events e LEFT JOIN (
-            SELECT item_id, {attributes} FROM '{versions}' GROUP BY item_id
+            SELECT item_id, {attributes} FROM '{versions}'
+            QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY ts DESC) = 1
         ) i ON e.item_id = i.item_id ORDER BY e.user_id, e.ts, e.item_id, e.type""").to_arrow_table()
     connection.close()
     unknown = rows.filter(pc.invert(rows["known"]))["behaviour_item_id"].unique().to_pylist()

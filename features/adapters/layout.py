@@ -1,0 +1,46 @@
+"""Lays DuckDB tables out as a log folder: one file for users and items, one file a day for the rest."""
+
+from pathlib import Path
+
+import duckdb
+
+from uniscale.artifacts import atomic_folder
+from uniscale.logs import TABLES, LogDescription
+
+DAYS = {  # SQL of each row's day; candidates and exposures go to the day of their request
+    "requests": "CAST(ts AS DATE)",
+    "candidates": "CAST((SELECT r.ts FROM requests r WHERE r.request_id = t.request_id) AS DATE)",
+    "exposures": "CAST((SELECT r.ts FROM requests r WHERE r.request_id = t.request_id) AS DATE)",
+    "events": "CAST(ts AS DATE)",
+}
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection in UTC with one thread, so that rows leave in the order asked for."""
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+    return connection
+
+
+def write_folder(connection: duckdb.DuckDBPyConnection, description: LogDescription, out: Path) -> dict[str, int]:
+    """Write every contract table that the connection has, and the description.
+
+    Returns:
+        Rows of each table.
+    """
+    present = {row[0] for row in connection.execute("SELECT table_name FROM information_schema.tables").fetchall()}
+    rows = {}
+    with atomic_folder(out) as folder:
+        description.save(folder)
+        for name, table in TABLES.items():
+            if name not in present:
+                continue
+            order = ", ".join(table.key)
+            if not table.by_day:
+                connection.execute(f"COPY (FROM {name} ORDER BY {order}) TO '{folder / name}.parquet' (FORMAT parquet)")
+            else:
+                connection.execute(f"""
+                    COPY (SELECT *, strftime({DAYS[name]}, '%Y-%m-%d') AS day FROM {name} t ORDER BY day, {order})
+                    TO '{folder / name}' (FORMAT parquet, PARTITION_BY (day), FILENAME_PATTERN 'part-{{i}}')""")
+            rows[name] = connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
+    return rows
