@@ -105,7 +105,7 @@ def off_search(world: World, searches: Searches, shown: np.ndarray, clicked: np.
     pull = np.log(_odds(attraction(RECOMMENDATION, searches.signals)[rows])) + np.log(3.0) * exposed[rows]
     noise = gumbel(keyed_uniform(seed, Stream.OFF_SEARCH, requests.number[rows, None] + OUTSIDE, np.maximum(items, 0)))
     column = np.argmax(np.where(items >= 0, pull + noise, -np.inf), axis=1)
-    delay = log_logistic(keyed_uniform(seed, Stream.DELAY, requests.number[rows] + OUTSIDE, 0), 4 * HOUR, 1.4)
+    delay = log_logistic(keyed_uniform(seed, Stream.OFF_SEARCH, requests.number[rows], 1), 4 * HOUR, 1.4)
     return Clicks(
         user=requests.user[rows],
         item=items[np.arange(len(rows)), column],
