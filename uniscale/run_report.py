@@ -72,7 +72,11 @@ def sections(summary: Mapping[str, Any]) -> Iterable[tuple[str, list[str], list[
     """The summary as titled tables: title, header, rows."""
     if summary["table1"]:
         header = ["stage", "requests", "samples", "click positives"]
-        yield "Samples against search-exposed only (UniScale, Table 1)", header, [_stage(row) for row in summary["table1"]]
+        yield (
+            "Samples against search-exposed only (UniScale, Table 1)",
+            header,
+            [_stage(row) for row in summary["table1"]],
+        )
     metrics = summary["metrics"]
     rows = list(_comparison(metrics))
     yield "Search-exposed test rows, in-domain labels", ["metric", "candidate", "champion", "difference"], rows
@@ -83,18 +87,18 @@ def sections(summary: Mapping[str, Any]) -> Iterable[tuple[str, list[str], list[
     yield "Service", ["", ""], _service(summary["serving"])
     yield "Drift, training days against test days", ["", ""], _drift(summary["drift"])
     if "replay" in summary:
-        yield "Replay through the live service (no online A/B possible: logged users cannot answer)", ["", ""], _flat(
-            summary["replay"]
+        yield (
+            "Replay through the live service (no online A/B possible: logged users cannot answer)",
+            ["", ""],
+            _flat(summary["replay"]),
         )
     else:
         yield "Online experiment on simulated users", ["", ""], _verdict(summary["experiment"])
 
 
 def _stage(row: Mapping[str, Any]) -> list[str]:
-    return [
-        row["stage"],
-        *(f"{row[key]:,} ({row[key + "_x"]:.2f}x)" for key in ("requests", "samples", "click_positives")),
-    ]
+    counts = ((row[key], row[f"{key}_x"]) for key in ("requests", "samples", "click_positives"))
+    return [row["stage"], *(f"{count:,} ({ratio:.2f}x)" for count, ratio in counts)]
 
 
 def _comparison(metrics: Mapping[str, Any]) -> Iterable[list[str]]:
@@ -139,7 +143,10 @@ def _verdict(experiment: Mapping[str, Any]) -> list[list[str]]:
 def _flat(values: Mapping[str, Any]) -> list[list[str]]:
     """Scalars of a mapping as rows."""
     plain = {key: value for key, value in values.items() if isinstance(value, str | int | float | bool)}
-    return [[key.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)] for key, value in plain.items()]
+    return [
+        [key.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)]
+        for key, value in plain.items()
+    ]
 
 
 def print_summary(run_folder: Path, console: "Console") -> None:
