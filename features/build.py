@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features import tables
-from features.behaviours import write_behaviours
 from features.catalogue import sample_spec
 from features.splits import split_by_time
 from features.store.repository import apply, materialise
@@ -47,7 +46,7 @@ def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
         connection = tables.connect(Path(spill), MEMORY_LIMIT)
         tables.open_logs(connection, logs)
         first, last = tables.day_span(connection)
-        rows = _write_tables(connection, config, description, last + 1, folder / "tables")
+        rows = tables.write_tables(connection, config.features, description, last + 1, folder / "tables")
         progress.advance(note="tables")
         cutoff = split_by_time(_date(first), _date(last), config.samples).test[0]
         vectors = _write_items(connection, config, description, cutoff, folder)
@@ -64,32 +63,6 @@ def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
         progress.advance(note="online store")
     progress.finish(f"({sum(rows.values()):,} rows in {len(rows)} tables)")
     return report
-
-
-def _write_tables(
-    connection: duckdb.DuckDBPyConnection, config: Config, description: LogDescription, end_day: int, folder: Path
-) -> dict[str, int]:
-    features = config.features
-    tables.item_versions(connection, description)
-    tables.item_statistics(connection, features, description, end_day)
-    tables.query_statistics(connection, features, description, end_day)
-    names = ["item_versions", "item_statistics", "query_statistics"]
-    if description.profile:
-        tables.user_profile(connection, description)
-        names.append("user_profile")
-    if description.has_users:
-        tables.user_statistics(connection, features, description, end_day)
-        names.append("user_statistics")
-    folder.mkdir()
-    rows = {}
-    for name in names:
-        path = folder / f"{name}.parquet"
-        connection.execute(f"COPY {name} TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
-        rows[name] = pq.read_metadata(path).num_rows
-    if description.has_users:
-        path = folder / "user_behaviours.parquet"
-        rows["user_behaviours"] = write_behaviours(connection, features, end_day, path)
-    return rows
 
 
 def _write_items(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import duckdb
 
+from features.behaviours import write_behaviours
 from features.catalogue import CATEGORY_LEVELS, RATE_EXPOSURES, RATE_PRIOR, counts, rate_name
 from uniscale.config import FeatureConfig
 from uniscale.logs import LogDescription
@@ -43,6 +44,40 @@ def day_span(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
 def day_number(ts: str = "ts") -> str:
     """SQL of a timestamp's UTC day, in days since 1970."""
     return f"CAST(epoch_us({ts}) // 86400000000 AS INTEGER)"
+
+
+def write_tables(
+    connection: duckdb.DuckDBPyConnection,
+    config: FeatureConfig,
+    description: LogDescription,
+    end_day: int,
+    folder: Path,
+) -> dict[str, int]:
+    """Compute every feature table that the dataset supplies, with stamps up to the start of `end_day`, and write it.
+
+    Returns:
+        Rows of each table.
+    """
+    item_versions(connection, description)
+    item_statistics(connection, config, description, end_day)
+    query_statistics(connection, config, description, end_day)
+    names = ["item_versions", "item_statistics", "query_statistics"]
+    if description.profile:
+        user_profile(connection, description)
+        names.append("user_profile")
+    if description.has_users:
+        user_statistics(connection, config, description, end_day)
+        names.append("user_statistics")
+    folder.mkdir()
+    rows = {}
+    for name in names:
+        path = folder / f"{name}.parquet"
+        connection.execute(f"COPY {name} TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+        rows[name] = connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
+    if description.has_users:
+        path = folder / "user_behaviours.parquet"
+        rows["user_behaviours"] = write_behaviours(connection, config, end_day, path)
+    return rows
 
 
 def item_versions(connection: duckdb.DuckDBPyConnection, description: LogDescription) -> None:

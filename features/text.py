@@ -62,6 +62,8 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[str | None]) -> np.ndarray:
         """Unit vectors of texts, shape (n, d), float32; a text that is missing, empty or foreign maps to zero."""
+        if not len(texts):
+            return np.zeros((0, self.dim), np.float32)
         counts = self._vectorizer.transform([text or "" for text in texts])
         vectors = np.asarray(self._weigh(counts) @ self.components)  # (n, d)
         length = np.linalg.norm(vectors, axis=1, keepdims=True)

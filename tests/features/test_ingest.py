@@ -88,7 +88,7 @@ def spoil(logs, what, number=0):
         }
         row.update(changes[what])
         return logs
-    item = {**logs.items[-1], "item_id": new}
+    item = {**logs.items[0], "item_id": new}
     request = {**logs.requests[0], "request_id": new, "query": "cup", "domain": "search", "scenario": ["keyword"]}
     shown = logs.exposures[5 * number]
     unseen = {row["item_id"] for row in logs.items} - {

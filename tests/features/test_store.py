@@ -1,0 +1,216 @@
+"""Retrieval through Feast equals what one computes by hand, returns every row once, and agrees with online."""
+
+import shutil
+from datetime import timedelta
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from tests.features.log_folder import FIRST_DAY, random_logs
+from uniscale.artifacts import read_json
+from uniscale.errors import DataError
+from uniscale.logs import TIMESTAMP
+from uniscale.samples import SampleSpec
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def asked():
+    """Requests and instants on the edges: at an event, just after it, at midnight, before everything, nobody's."""
+    logs = random_logs()
+    rows = [(row["user_id"], row["ts"]) for row in logs.requests]
+    rows += [(row["user_id"], row["ts"] + timedelta(microseconds=tick)) for row in logs.events[:40] for tick in (0, 1)]
+    rows += [(f"u{user}", FIRST_DAY + day * DAY) for user in range(5) for day in range(15)]
+    rows += [("u1", FIRST_DAY - DAY), ("nobody", FIRST_DAY + 5 * DAY), rows[0], rows[0]]
+    return pa.table(
+        {
+            "row_id": pa.array(range(1000, 1000 + len(rows)), pa.int64()),
+            "user_id": [user for user, _ in rows],
+            "ts": pa.array([ts for _, ts in rows], TIMESTAMP),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def retrieved(features, asked):
+    from features.store.retrieval import request_features
+
+    shuffled = asked.take(pa.array(sorted(range(len(asked)), key=lambda row: (row * 7919) % 1009)))
+    return request_features(features, shuffled)
+
+
+def test_every_row_returns_once_and_in_order(retrieved, asked):
+    assert retrieved["row_id"].equals(asked["row_id"])
+
+
+def test_requests_equal_an_asof_join(features, retrieved, asked):
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.register("asked", asked)
+    for view in ("user_statistics", "user_behaviours", "user_profile"):
+        table = features / "tables" / f"{view}.parquet"
+        names = [name for name in pq.read_schema(table).names if name not in ("user_id", "ts")]
+        expected = connection.sql(f"""
+            SELECT {", ".join(f"v.{name}" for name in names)}
+            FROM asked a ASOF LEFT JOIN '{table}' v ON a.user_id = v.user_id AND a.ts >= v.ts ORDER BY a.row_id
+            """).to_arrow_table()
+        for name in names:
+            missing = {"user_statistics": 0.0, "user_behaviours": [], "user_profile": None}[view]
+            want = [missing if value is None else value for value in expected[name].to_pylist()]
+            assert retrieved[name].to_pylist() == want, name
+
+
+def test_behaviours_equal_the_newest_events_before_the_request(config, retrieved, asked):
+    events = sorted(random_logs().events, key=lambda row: (row["ts"], row["event_id"]))
+    for row, found in zip(asked.to_pylist(), retrieved.to_pylist(), strict=True):
+        past = [event for event in events if event["user_id"] == row["user_id"] and event["ts"] < row["ts"]]
+        newest = past[-config.features.max_behaviours :]
+        assert found["behaviour_item_id"] == [event["item_id"] for event in newest]
+        assert found["behaviour_type"] == [event["type"] for event in newest]
+        assert found["behaviour_ts"] == [int(event["ts"].timestamp()) for event in newest]
+
+
+def test_item_days_equal_versions_and_counts(features):
+    from features.store.retrieval import item_day_features
+
+    logs = random_logs()
+    keys = [(f"i{item}", FIRST_DAY + day * DAY) for item in range(30) for day in range(15)]
+    rows = {"row_id": pa.array(range(len(keys)), pa.int64()), "item_id": [item for item, _ in keys]}
+    found = item_day_features(features, pa.table({**rows, "ts": pa.array([ts for _, ts in keys], TIMESTAMP)}))
+    for (item, ts), row in zip(keys, found.to_pylist(), strict=True):
+        versions = [v for v in logs.items if v["item_id"] == item and v["valid_from"] <= ts]
+        newest = max(versions, key=lambda v: v["valid_from"])
+        assert row["item_price"] == pytest.approx(newest["price"], rel=1e-6)
+        assert (row["item_brand"], row["item_seller"], row["item_colour"]) == (
+            newest["brand"],
+            newest["seller"],
+            newest["colour"],
+        )
+        path = [*newest["category"], None, None]
+        assert row["item_category_1"] == path[0]
+        assert row["item_category_2"] == (path[1] and " > ".join(path[:2]))
+        shown = sum(x["item_id"] == item and ts - 7 * DAY <= x["ts"] < ts for x in logs.exposures)
+        assert row["item_exposures_7d"] == shown
+
+
+def test_unknown_queries_and_items_count_nothing(features):
+    from features.store.retrieval import item_day_features, query_day_features
+
+    rows = {"row_id": pa.array([7, 3], pa.int64()), "ts": pa.array([FIRST_DAY + 4 * DAY] * 2, TIMESTAMP)}
+    queries = query_day_features(features, pa.table({**rows, "query": ["nothing like it", None]}))
+    assert queries["row_id"].to_pylist() == [3, 7]
+    assert all(value == 0 for row in queries.drop_columns("row_id").to_pylist() for value in row.values())
+    item = item_day_features(features, pa.table({**rows, "item_id": ["no such item"] * 2})).to_pylist()[0]
+    assert item["item_brand"] is None and item["item_price"] is None and item["item_ctr_30d"] == pytest.approx(0.05)
+
+
+def test_no_statistic_is_null(features, retrieved):
+    for feature in SampleSpec.load(features).select("request", ("count", "number")):
+        if feature.block == "user":
+            assert retrieved[feature.name].null_count == 0 and retrieved[feature.name].type == pa.float32()
+
+
+def test_a_missing_column_is_named(features):
+    from features.store.retrieval import request_features
+
+    with pytest.raises(DataError, match="'ts'"):
+        request_features(features, pa.table({"row_id": pa.array([1], pa.int64()), "user_id": ["u1"]}))
+
+
+def plain(value):
+    """Feast's online lists hold "" where there is no name."""
+    return [each or None for each in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("service", "key", "function"),
+    [
+        ("ranking_requests", "user_id", "request_features"),
+        ("ranking_queries", "query", "query_day_features"),
+        ("ranking_items", "item_id", "item_day_features"),
+    ],
+)
+def test_offline_equals_online_at_the_instant_of_the_online_store(features, service, key, function):
+    from features.store import retrieval
+    from features.store.repository import open_online
+
+    table = {"user_id": "user_statistics", "query": "query_statistics", "item_id": "item_versions"}[key]
+    keys = sorted(set(pq.read_table(features / "tables" / f"{table}.parquet")[key].to_pylist()))
+    as_of = pa.scalar(read_json(features / "report.json")["as_of"]).cast(TIMESTAMP)
+    rows = {"row_id": pa.array(range(len(keys)), pa.int64()), key: keys, "ts": pa.repeat(as_of, len(keys))}
+    offline = getattr(retrieval, function)(features, pa.table(rows))
+    store = open_online(features)
+    online = store.get_online_features(store.get_feature_service(service), [{key: each} for each in keys]).to_dict()
+    assert set(online) == set(offline.column_names) - {"row_id"} | {key}
+    for name in set(online) - {key}:
+        assert [plain(value) for value in online[name]] == offline[name].to_pylist(), name
+
+
+def test_a_moved_folder_works(features, asked, retrieved, tmp_path):
+    from features.store.repository import open_online
+    from features.store.retrieval import request_features
+
+    shutil.copytree(features, tmp_path / "elsewhere")
+    assert request_features(tmp_path / "elsewhere", asked).equals(retrieved)
+    store = open_online(tmp_path / "elsewhere")
+    answer = store.get_online_features(["user_statistics:user_clicks_30d"], [{"user_id": "u1"}]).to_dict()
+    assert answer["user_clicks_30d"][0] > 0
+
+
+def test_fresh_behaviours_are_appended_online(features, config, tmp_path):
+    from features.store.online import push_behaviours
+    from features.store.repository import open_online
+
+    folder = tmp_path / "features"
+    shutil.copytree(features, folder)
+    store = open_online(folder)
+    names = ["user_behaviours:behaviour_item_id", "user_behaviours:behaviour_type", "user_behaviours:behaviour_ts"]
+    before = store.get_online_features(names, [{"user_id": "u1"}]).to_dict()
+    t = FIRST_DAY + 15 * DAY
+    fresh = pa.table(
+        {
+            "user_id": ["new", "u1", "u1"],
+            "item_id": ["i4", "i3", "i2"],
+            "ts": pa.array([t, t + timedelta(seconds=9), t], TIMESTAMP),
+            "type": ["click", "purchase", "click"],
+        }
+    )
+    assert push_behaviours(folder, fresh, store) == 2
+    after = store.get_online_features(names, [{"user_id": "u1"}, {"user_id": "new"}]).to_dict()
+    longest = config.features.max_behaviours
+    assert after["behaviour_item_id"] == [(before["behaviour_item_id"][0] + ["i2", "i3"])[-longest:], ["i4"]]
+    assert after["behaviour_type"][0][-2:] == ["click", "purchase"]
+    assert after["behaviour_ts"][0][-2:] == [int(t.timestamp()), int(t.timestamp()) + 9]
+    assert push_behaviours(folder, fresh.slice(0, 0), store) == 0
+    with pytest.raises(DataError, match="unknown items, such as 'nothing'"):
+        push_behaviours(folder, fresh.set_column(1, "item_id", pa.array(["nothing"] * 3)), store)
+
+
+def test_latest_items_are_the_whole_snapshot(features):
+    from features.store.online import latest_items
+
+    items, stored = latest_items(features), pq.read_table(features / "items.parquet")
+    spec = SampleSpec.load(features)
+    assert items.select(stored.column_names).equals(stored)
+    assert items["index"].to_pylist() == list(range(1, 31))
+    raw = {f.name for f in spec.select("candidate")} - {"item_hash"}
+    assert raw <= set(items.column_names)
+    assert pc.list_value_length(items["content"]).unique().to_pylist() == [spec.content_dim] == [4]
+    assert pc.list_value_length(items["text"]).unique().to_pylist() == [spec.text_dim] == [8]
+
+
+def test_the_encoder_has_seen_no_text_of_the_test_days(features, config):
+    from datetime import date
+
+    from features.splits import split_by_time
+
+    logs = random_logs()
+    days = [row["ts"].date() for row in logs.requests + logs.events]
+    cutoff = split_by_time(min(days), max(days), config.samples).test[0]
+    texts = {row["query"] for row in logs.requests if row["query"] and row["ts"].date() < cutoff}
+    texts |= {row["title"] for row in logs.items if row["valid_from"].date() < cutoff}
+    assert cutoff > date(2026, 1, 5) and read_json(features / "report.json")["texts"] == len(texts)
