@@ -1,0 +1,132 @@
+"""Block embeddings: standardised numbers, missing values, and cross features recomputed by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models.batches import to_batch
+from models.inputs import Inputs, collisions
+from models.rows import ItemVectors, Rows
+from tests.models.small import some_rows
+from tests.sample_folder import SPEC
+from uniscale.samples import Feature, SampleSpec
+
+TINY = SampleSpec(
+    features=(
+        Feature("query_hash", "query", "id", "request", "query"),
+        Feature("user_mean_price_30d", "user", "count", "request"),
+        Feature("item_brand", "item", "id", "candidate", "brand"),
+        Feature("item_price", "item", "count", "candidate"),
+        Feature("behaviour_brand", "behaviour", "id", "behaviour", "brand"),
+    ),
+    domains=("search",),
+    scenarios=("keyword",),
+    tasks=("click",),
+    content_dim=2,
+    text_dim=2,
+    max_behaviours=4,
+)
+VECTORS = ItemVectors(
+    content=np.array([[0, 0], [1, 0], [0, 2], [3, 4]], np.float32),
+    text=np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32),
+)
+
+
+def tiny_rows(prices=(9.0, 19.0), usual=19.0, spec=TINY):
+    """One request: candidates 1 and 3, history 1, 2, query text (1, 1)."""
+    columns = {
+        "query_hash": [5],
+        "user_mean_price_30d": [usual],
+        "item_brand": [7, 8],
+        "item_price": prices,
+        "behaviour_brand": [8, 8],
+        "domain_index": [0],
+        "scenarios": [[1.0]],
+        "ts": [7200],
+        "query_text": [[1.0, 1.0]],
+        "item": [1, 3],
+        "behaviour_index": [1, 2],
+        "behaviour_ts": [0, 3600],
+    }
+    columns = {name: np.array(values) for name, values in columns.items()}
+    return Rows.of(spec, columns, np.array([0, 2]), np.array([0, 2]))
+
+
+def test_cross_features_by_hand():
+    inputs = Inputs(TINY, dim=2, table_rows=16, seed=0)
+    found = inputs(to_batch(tiny_rows(), VECTORS)).candidate["cross"]
+    half, log = 0.5**0.5, np.log
+    expected = [
+        # text cosine, mean and highest content cosine, brand matches, price ratio
+        [half, (1 + 0) / 2, 1.0, 0.0, log(10) - log(20)],
+        [1.0, (0.6 + 0.8) / 2, 0.8, log(1 + 2), 0.0],
+    ]
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_cross_features_of_what_is_missing_are_zero():
+    inputs = Inputs(TINY, dim=2, table_rows=16, seed=0)
+    rows = replace(tiny_rows(prices=(np.nan, 3.0), usual=np.nan), behaviour_offsets=np.array([0, 0]))
+    rows = replace(rows, query_text=np.zeros((1, 2), np.float32), candidate_ids=np.zeros((2, 1), np.int64))
+    assert not inputs(to_batch(rows, VECTORS)).candidate["cross"].any()
+
+
+def test_a_dataset_without_content_compares_histories_by_text():
+    spec = replace(TINY, content_dim=0)
+    inputs = Inputs(spec, dim=2, table_rows=16, seed=0)
+    vectors = replace(VECTORS, content=np.zeros((4, 0), np.float32))
+    cross = inputs(to_batch(tiny_rows(spec=spec), vectors)).candidate["cross"]
+    np.testing.assert_allclose(cross[0, 1:3].detach(), [0.5, 1.0], atol=1e-6)
+
+
+def test_numbers_are_standardised_on_the_log_scale_and_a_missing_one_is_the_mean(samples):
+    rows, _ = some_rows(samples)
+    inputs = Inputs(SPEC, dim=4, table_rows=32, seed=0)
+    inputs.fit(rows)
+    columns = inputs.columns["request"]
+    clicks = np.log1p(rows.request_numbers[:, 1].astype(np.float64))
+    assert np.isnan(clicks).any()
+    values = columns.standardised(torch.from_numpy(rows.request_numbers))[:, 1]
+    expected = (clicks - np.nanmean(clicks)) / np.nanstd(clicks)
+    np.testing.assert_allclose(values, np.nan_to_num(expected), atol=1e-4)
+    assert float(columns.standardised(torch.full((1, 2), torch.nan)).abs().sum()) == 0.0
+
+
+def test_a_constant_or_wholly_missing_number_stays_finite():
+    inputs = Inputs(TINY, dim=2, table_rows=16, seed=0)
+    inputs.fit(tiny_rows(prices=(4.0, 4.0), usual=np.nan))
+    blocks = inputs(to_batch(tiny_rows(prices=(4.0, 5.0), usual=2.0), VECTORS))
+    assert blocks.candidate["item"].isfinite().all()
+    assert blocks.request["user"].isfinite().all()
+
+
+def test_blocks_have_the_promised_widths_and_request_level_ones_a_row_a_request(samples):
+    rows, vectors = some_rows(samples)
+    inputs = Inputs(SPEC, dim=4, table_rows=32, seed=0)
+    batch = to_batch(rows, vectors)
+    blocks = inputs(batch)
+    assert {name: tuple(block.shape) for name, block in blocks.request.items()} == {
+        name: (batch.requests, width) for name, width in inputs.widths.request.items()
+    }
+    assert {name: tuple(block.shape) for name, block in blocks.candidate.items()} == {
+        name: (batch.candidates, width) for name, width in inputs.widths.candidate.items()
+    }
+    assert blocks.behaviours.shape == (*batch.behaviour_mask.shape, inputs.widths.behaviour)
+    assert not blocks.behaviours[~batch.behaviour_mask].any()
+
+
+def test_a_shared_table_gives_candidate_and_behaviour_the_same_embedding():
+    inputs = Inputs(TINY, dim=2, table_rows=16, seed=0)
+    blocks = inputs(to_batch(tiny_rows(), VECTORS))
+    assert torch.equal(blocks.candidate["item"][1, :2], blocks.behaviours[0, 0, :2])  # brand 8
+    assert not torch.equal(blocks.candidate["item"][0, :2], blocks.behaviours[0, 0, :2])
+
+
+@pytest.mark.parametrize(("rows", "share"), [(3, 0.5), (1024, 0.0)])
+def test_collisions_count_ids_that_share_a_row(rows, share):
+    # brands 7 and 8; behaviours repeat 8; modulo 3 they are 1 and 2, and with brand 10 and 11: 1 and 2 again
+    data = tiny_rows()
+    data = replace(data, candidate_ids=np.array([[7], [10]]), behaviour_ids=np.array([[8], [11]]))
+    assert collisions(data, rows)["brand"] == share
