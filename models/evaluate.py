@@ -66,9 +66,9 @@ def evaluate(
         spec = models["candidate"].spec
         if champion is not None:
             models["champion"] = _champion(champion, spec, device)
-        valid, rows = _rows(samples, "valid", "search", spec), _rows(samples, "test", "attributed", spec)
-        assert rows.sampling is not None
-        exposed = rows.sampling == Sampling.EXPOSED
+        unexposed = truth is not None  # only the truth can judge what nobody saw
+        valid, rows = _rows(samples, "valid", "search", spec), _test_rows(samples, spec, unexposed)
+        exposed = _sampling(rows) == Sampling.EXPOSED
         shown = rows.keep(exposed)
         others = _other_domains(samples, spec)
         passes = len(models) * (rows.candidates + sum(file.candidates for files in others.values() for file in files))
@@ -79,7 +79,7 @@ def evaluate(
         set_calibration(folder / "model", {task: {"a": c.a, "b": c.b} for task, c in calibration.items()})
         scores = {}
         for name, model in models.items():
-            own = rows if model.spec == spec else _rows(samples, "test", "attributed", model.spec)
+            own = rows if model.spec == spec else _test_rows(samples, model.spec, unexposed)
             scores[name] = scorer(model, own)
         judged = _judged(shown, {m: {t: s[exposed] for t, s in of.items()} for m, of in scores.items()})
         found = Measures()
@@ -136,6 +136,17 @@ def _rows(samples: Path, split: str, subset: Subset, spec: SampleSpec) -> Rows:
             f"{samples} has no exposed {spec.domains[0]} rows for {split}: samples.{split}_days is too short"
         )
     return rows
+
+
+def _test_rows(samples: Path, spec: SampleSpec, unexposed: bool) -> Rows:
+    """Target-domain rows of the test days with every label; the unexposed candidates too where asked."""
+    rows = _rows(samples, "test", "attributed", spec)
+    return rows if unexposed else rows.keep(_sampling(rows) == Sampling.EXPOSED)
+
+
+def _sampling(rows: Rows) -> NDArray[np.int8]:
+    assert rows.sampling is not None
+    return rows.sampling
 
 
 def _calibrate(model: RankingModel, rows: Rows, scorer: Scorer) -> dict[str, Calibration]:

@@ -95,7 +95,8 @@ def _bounds(rules: Mapping[str, float], evaluation: Mapping[str, Any], least: bo
             yield Gate(name, measure, rule, "fail", _why_missing(measure, evaluation), {"value": None, "bound": bound})
             continue
         passed = value >= bound if least else value <= bound
-        why = f"{value:.4g} is {'within' if passed else 'beyond'} the {kind} of {bound:g}"
+        side = ("reaches" if passed else "is below") if least else ("stays within" if passed else "is above")
+        why = f"{value:.4g} {side} the {kind} of {bound:g}"
         yield Gate(name, measure, rule, "pass" if passed else "fail", why, {"value": value, "bound": bound})
 
 
@@ -136,7 +137,7 @@ def _compared(
 
 def _slices(config: GateConfig, evaluation: Mapping[str, Any]) -> Iterable[Gate]:
     tolerance, alpha = config.slices.tolerance, 1 - config.confidence
-    rule = f"no loss beyond {tolerance:g} that Holm's test at {alpha:.2g} over all slices holds for real"
+    rule = f"no loss beyond {tolerance:g} for which Holm's test (level {alpha:.2g}, over all slices) rules out chance"
     tested: list[tuple[str, str, dict[str, Any], float, float]] = []  # name, measure, row, difference, p of a loss
     for by in config.slices.by:
         rows = [row for row in evaluation["slices"] if row["by"] == by]

@@ -6,14 +6,15 @@ from typing import Any
 
 ORDER = {"fail": 0, "pass": 1, "reported": 2, "not_applicable": 3}
 WORDS = {"fail": "failed", "pass": "passed", "reported": "shown only", "not_applicable": "not applicable"}
-WIDTH, HEIGHT = 240, 18  # of an interval's drawing, in CSS pixels
+JUDGED = ("pass", "fail")
+WIDTH, HEIGHT = 200, 18  # of an interval's drawing, in CSS pixels
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5c6670; --line: #d9dee3; --paper: #fff; --panel: #f5f7f9;
   --good: #12743b; --bad: #b3261e; --calm: #57606a; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #9aa4ae; --line: #333a42; --paper: #14181c;
   --panel: #1c2126; --good: #58c783; --bad: #ff8a80; --calm: #9aa4ae; } }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 68rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 72rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
 p, li { max-width: 46rem; } .soft { color: var(--soft); } .wide { overflow-x: auto; }
@@ -37,7 +38,7 @@ def render(decision: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
         _header(decision, title, promoted),
         _gates(decision["gates"]),
         _moved(decision, evaluation["measures"]),
-        _slices(evaluation),
+        _slices(decision["gates"], evaluation["slices"]),
         _other(evaluation["measures"]),
         _unavailable(evaluation["reasons"]),
         _reading(decision, evaluation),
@@ -53,7 +54,7 @@ def render(decision: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
 
 def _header(decision: Mapping[str, Any], title: str, promoted: bool) -> str:
     gates = decision["gates"]
-    judged = sum(gate["verdict"] in ("pass", "fail") for gate in gates)
+    judged = sum(gate["verdict"] in JUDGED for gate in gates)
     if promoted:
         why = f"All {judged} rules that apply are met."
     else:
@@ -67,7 +68,8 @@ def _header(decision: Mapping[str, Any], title: str, promoted: bool) -> str:
 
 
 def _gates(gates: Sequence[Mapping[str, Any]]) -> str:
-    ordered = sorted(gates, key=lambda gate: ORDER[gate["verdict"]])
+    own_table = [gate for gate in gates if _is_slice(gate) and gate["verdict"] in ("pass", "reported")]
+    ordered = sorted((gate for gate in gates if gate not in own_table), key=lambda gate: ORDER[gate["verdict"]])
     rows = (
         f'<tr><td class="{gate["verdict"]}">{WORDS[gate["verdict"]]}</td><td><code>{escape(gate["name"])}</code></td>'
         f"<td>{escape(gate['rule'])}</td><td>{escape(gate['why'])}</td></tr>"
@@ -87,30 +89,38 @@ def _moved(decision: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
         for gate in decision["gates"]
         if gate["name"].startswith("non_inferiority:")
     }
-    scale = _scale(differences.values())
+    tasks = {name: name.rpartition(".")[0] for name in differences}
+    scales = {task: _scale(differences[name] for name in tasks if tasks[name] == task) for task in tasks.values()}
     rows = (
         f"<tr><td>{escape(name)}{' (primary)' if name == decision['primary'] else ''}</td>"
         f"{_cells(measures.get(name), measures.get(f'champion.{name}'))}"
-        f"{_difference(difference, scale, margins.get(name))}</tr>"
+        f"{_difference(difference, scales[tasks[name]], margins.get(name))}</tr>"
         for name, difference in differences.items()
     )
     head = ("measure", "#candidate", "#champion", "#difference", "#interval", "")
     return _table("What moved, and how certain that is", head, rows)
 
 
-def _slices(evaluation: Mapping[str, Any]) -> str:
-    slices = evaluation["slices"]
+def _slices(gates: Sequence[Mapping[str, Any]], slices: Sequence[Mapping[str, Any]]) -> str:
     if not slices:
         return ""
-    scale = _scale(row.get("difference") for row in slices)
-    rows = (
-        f"<tr><td>{escape(row['by'])}</td><td>{escape(str(row['slice']))}</td>"
-        f'<td class="n">{row["rows"]:,}</td><td class="n">{row["positives"]:,}</td>'
-        f"{_cells(row.get('candidate'), row.get('champion'))}{_difference(row.get('difference'), scale)}</tr>"
-        for row in slices
-    )
-    head = ("by", "slice", "#rows", "#positives", "#candidate", "#champion", "#difference", "#interval", "")
-    return _table(f"Slices ({slices[0]['measure']})", head, rows)
+    verdicts = {gate["name"]: gate for gate in gates if _is_slice(gate)}
+
+    def row_of(row: Mapping[str, Any]) -> str:
+        gate = verdicts.get(f"slice:{row['by']}={row['slice']}", {"verdict": "not_applicable", "why": "not judged"})
+        return (
+            f"<tr><td>{escape(row['by'])}</td><td>{escape(str(row['slice']))}</td>"
+            f'<td class="n">{row["rows"]:,}</td><td class="n">{row["positives"]:,}</td>'
+            f"{_cells(row.get('candidate'), row.get('champion'))}{_difference(row.get('difference'), scale)}"
+            f'<td class="{gate["verdict"]}" title="{escape(gate["why"])}">{WORDS[gate["verdict"]]}</td></tr>'
+        )
+
+    judged = [row for row in slices if verdicts.get(f"slice:{row['by']}={row['slice']}", {}).get("verdict") in JUDGED]
+    scale = _scale(row.get("difference") for row in judged or slices)
+    rules = {gate["rule"] for gate in verdicts.values()}
+    asked = "".join(f'<p class="soft">{escape(rule)}</p>' for rule in sorted(rules))
+    head = ("by", "slice", "#rows", "#positives", "#candidate", "#champion", "#difference", "#interval", "", "verdict")
+    return _table(f"Slices ({slices[0]['measure']})", head, map(row_of, slices), asked)
 
 
 def _other(measures: Mapping[str, Any]) -> str:
@@ -154,8 +164,8 @@ def _difference(difference: Mapping[str, Any] | None, scale: float, margin: floa
         return '<td class="n soft">not known</td><td></td><td></td>'
     tone = "worse" if high < 0 else "better" if low > 0 else "unclear"
 
-    def x(number: float) -> str:
-        return f"{WIDTH / 2 + number / scale * (WIDTH / 2 - 6):.1f}"
+    def x(number: float) -> str:  # what lies beyond the scale ends at the border
+        return f"{WIDTH / 2 + min(max(number / scale, -1.0), 1.0) * (WIDTH / 2 - 6):.1f}"
 
     middle, marks = HEIGHT / 2, ""
     if margin is not None and abs(margin) <= scale:
@@ -193,10 +203,14 @@ def _is_metric(name: str) -> bool:
     return not name.startswith(("evaluation.", "parity.", "champion.", "truth."))
 
 
-def _table(title: str, head: Sequence[str], rows: Iterable[str]) -> str:
+def _is_slice(gate: Mapping[str, Any]) -> bool:
+    return str(gate["name"]).startswith("slice:")
+
+
+def _table(title: str, head: Sequence[str], rows: Iterable[str], note: str = "") -> str:
     cells = "".join(f'<th class="n">{h[1:]}</th>' if h.startswith("#") else f"<th>{h}</th>" for h in head)
     body = "\n".join(rows)
-    return f'<h2>{escape(title)}</h2><div class="wide"><table><tr>{cells}</tr>\n{body}\n</table></div>'
+    return f'<h2>{escape(title)}</h2>{note}<div class="wide"><table><tr>{cells}</tr>\n{body}\n</table></div>'
 
 
 def _model(model: Any) -> str:

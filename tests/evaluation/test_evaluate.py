@@ -208,5 +208,20 @@ def test_samples_without_validation_rows_are_refused(world, tmp_path):
     assert not (tmp_path / "e").exists()
 
 
+def test_models_are_named_by_the_content_a_registry_knows_them_by(world):
+    result = world["good over noise"]
+    assert result["champion"]["hash"] == content_hash(world["noise"])
+    assert result["candidate"]["hash"] == content_hash(world["root"] / "good over noise" / "model")
+
+
+def test_without_a_truth_nobody_scores_what_was_not_shown(world, tmp_path, capsys):
+    evaluate(CONFIG, world["samples"], world["good"], None, tmp_path / "e")
+    shown = world["good over noise"]["measures"]["evaluation.rows"]
+    files = row_files(world["samples"], "test", "entire", SPEC)
+    others = sum(file.candidates for file in files if file.path.parent.name != "domain=search")
+    valid = read_rows(row_files(world["samples"], "valid", "search", SPEC), SPEC, "search").candidates
+    assert f"scores: done, {valid + 2 * shown + others:,} rows" in capsys.readouterr().out  # shown: full and half
+
+
 def test_sigmoid_does_not_overflow():
     assert sigmoid(np.array([-1e4, 0.0, 1e4])).tolist() == [0.0, 0.5, 1.0]
