@@ -81,7 +81,7 @@ def drift(config: Config, samples: Path, out: Path, predictions: Path | None = N
     with atomic_folder(out) as folder:
         frames = {name: levels["candidate"].columns for name, levels in drawn.items()}
         tests, untested = report_on(watched(spec, target), frames, settings.top_ids, folder / "drift.html")
-        result = _judge(settings, target, columns, labels, predicted, tests)
+        result = judge(settings, target, columns, labels, predicted, tests)
         result |= {"windows": windows, "columns": columns, "labels": labels, "predictions": predicted}
         result |= {"evidently": [asdict(test) for test in tests], "untested": untested, "notes": notes}
         write_json(folder / "drift.json", result)
@@ -177,7 +177,7 @@ def _predictions(
     return rows, note
 
 
-def _judge(
+def judge(
     config: DriftConfig,
     target: str,
     columns: list[dict[str, Any]],
@@ -185,6 +185,7 @@ def _judge(
     predicted: list[dict[str, Any]],
     tests: list[Any],
 ) -> dict[str, Any]:
+    """Verdict, reason and flat measures: the target's columns over all rows, and Evidently's tests on the sample."""
     served = [row for row in columns if row["domain"] == target]
     share = sum(row["drifted"] for row in served) / len(served)
     failed = sum(not test.passed for test in tests)

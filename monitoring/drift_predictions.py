@@ -46,7 +46,9 @@ def prediction_windows(
             f"CREATE TABLE days AS SELECT request_id, regexp_extract(filename, 'day=([0-9-]+)', 1) AS day "
             f"FROM read_parquet('{_quoted(rows)}', hive_partitioning = false, filename = true)"
         )
-        connection.execute(f"CREATE VIEW predicted AS SELECT p.*, d.day FROM {table} p JOIN days d USING (request_id)")
+        chosen = ", ".join(f"p.{task}" for task in tasks)
+        joined = f"SELECT d.day, {chosen} FROM {table} p JOIN days d USING (request_id)"
+        connection.execute(f"CREATE VIEW predicted AS {joined}")
         days = [day for (day,) in connection.execute("SELECT DISTINCT day FROM predicted ORDER BY day").fetchall()]
         if not days:
             return {}, f"None of the requests predicted in {Path(predictions).name} is in the samples."

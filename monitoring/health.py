@@ -116,7 +116,7 @@ def _days(outcomes: Outcomes, pair: list[str]) -> Check:
     missing = [f"{day} ({_absent(day, seen, pair)})" for day in span if any((name, day) not in seen for name in pair)]
     if missing:
         return Check("days", "warn", f"Days without requests: {', '.join(missing)}.")
-    return Check("days", "pass", f"{len(days)} days, {days[0]} to {days[-1]}, none missing.")
+    return Check("days", "pass", f"Every day from {days[0]} to {days[-1]} has requests of both variants.")
 
 
 def _absent(day: date, seen: set[tuple[Any, ...]], pair: list[str]) -> str:
@@ -148,13 +148,15 @@ def _exposure_logging(outcomes: Outcomes, config: ExperimentConfig, control: str
     if not {control, treatment} <= set(arms):
         return Check(name, "pass", "Not compared: a variant has no users.")
     found = compare(LOGGED, arms[control], arms[treatment], alpha=config.alpha, covariates=False)
-    shares = (
-        f"{found['control'] or 0:.2%} of the control's and {found['treatment'] or 0:.2%} of the treatment's requests"
-    )
+    before, now = found["control"], found["treatment"]
+    if before is None or now is None:
+        return Check(name, "pass", f"Not compared: {found['withheld']}.")
+    shares = f"{before:.2%} of the control's and {now:.2%} of the treatment's requests"
+    if before == now == 0:
+        return Check(name, "block", "No served request has an exposure: the serving log and these logs do not match.")
     if found["p"] is not None and found["p"] < config.srm_block:
-        return Check(
-            name, "block", f"Exposures were logged for {shares} (p = {found['p']:.1g}): one logger loses rows."
-        )
-    if min(found["control"] or 0, found["treatment"] or 0) < 0.99:
+        text = f"Exposures were logged for {shares} (p = {found['p']:.1g}): one logger loses rows."
+        return Check(name, "block", text)
+    if min(before, now) < 0.99:
         return Check(name, "warn", f"Exposures were logged for {shares}; requests without count as nothing shown.")
     return Check(name, "pass", f"Exposures were logged for {shares}.")

@@ -49,6 +49,7 @@ def render(result: Result) -> str:
         ("checks", "Checks and data", _checks(result)),
         ("terms", "How to read this", _terms()),
     ]
+    dim = ' class="untrusted"' if result["verdict"] == "invalid" else ""
     links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name, _ in sections)
     body = "".join(
         f'<section aria-labelledby="{key}"><h2 id="{key}">{escape(name)}</h2>{content}</section>'
@@ -58,7 +59,8 @@ def render(result: Result) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         f"<title>{escape(title)}: {escape(result['verdict'])}</title><style>{style}</style></head><body>"
-        f'<a class="skip" href="#scorecard">Skip to the scorecard</a><main><h1>{escape(title)} · {_period(result)}</h1>'
+        f'<a class="skip" href="#scorecard">Skip to the scorecard</a><main{dim}>'
+        f"<h1>{escape(title)} · {_period(result)}</h1>"
         f"{_verdict(result)}{_ratio(result)}{_variants(result)}"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>{body}</main></body></html>\n'
     )
@@ -104,20 +106,24 @@ def _scorecard(result: Result) -> str:
     margins = {item["metric"]: item["margin"] for item in result["guardrails"]}
     order = {"primary": 0, "guardrail": 1, "secondary": 2}
     names = [result["variants"][role]["name"] for role in ("control", "treatment")]
-    body = "".join(_metric(row, axis, margins, names) for row in sorted(rows, key=lambda row: order[row["role"]]))
+    body = "".join(
+        _metric(row, axis, margins, names, result["alpha"]) for row in sorted(rows, key=lambda row: order[row["role"]])
+    )
     head = ("Metric", *names, f"Lift, {1 - result['alpha']:.0%} interval", forest_axis(axis), "p", "p adjusted", "MDE")
     cuped = "Lifts are adjusted by CUPED where a row says so. " if result["freshness"]["cuped"] else ""
+    if result["verdict"] == "invalid":
+        cuped = "Not to be read: a check blocks. " + cuped
     note = f'<p class="note">{cuped}Thick bar: fixed-horizon interval; thin line: always valid; dashed: margin.</p>'
     return _table("Lift of each metric", head, body) + note
 
 
-def _metric(row: Result, axis: Axis, margins: Mapping[str, float], names: Sequence[str]) -> str:
+def _metric(row: Result, axis: Axis, margins: Mapping[str, float], names: Sequence[str], alpha: float) -> str:
     badge = f' <span class="badge flat">{ROLES[row["role"]]}</span>' if ROLES[row["role"]] else ""
     meaning = f"<small>{escape(row['meaning'])}</small>"
     head = f'<tr class="{row["role"]}"><th scope="row">{escape(row["label"])}{badge}{meaning}</th>'
     if row["withheld"]:
         return f'{head}<td class="withheld" colspan="7">withheld: {escape(row["withheld"])}</td></tr>'
-    tone = _tone(row)
+    tone = _tone(row, alpha)
     margin = margins.get(row["name"])
     edge = None if margin is None else -margin if row["better"] == "higher" else margin
     always = row["always_valid"]["interval"] if row["always_valid"] else None
@@ -261,8 +267,9 @@ def _cell(label: str, text: str) -> str:
     return f'<td data-label="{escape(label, quote=True)}">{text}</td>'
 
 
-def _tone(row: Result) -> str:
-    if row["p_adjusted"] is None or row["interval"] is None or row["interval"][0] <= 0 <= row["interval"][1]:
+def _tone(row: Result, alpha: float) -> str:
+    """Colour of a lift: only what survives the correction for many metrics is called good or bad."""
+    if row["p_adjusted"] is None or row["p_adjusted"] >= alpha:
         return "flat"
     return "good" if (row["lift"] > 0) == (row["better"] == "higher") else "bad"
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from monitoring.drift import drift
+from monitoring.drift import drift, judge
 from monitoring.drift_rows import batches, watched
 from monitoring.drift_sample import Reservoir
 from tests.sample_folder import SPEC, write_samples
@@ -62,7 +62,7 @@ def predict(samples, path):
         if file.parent.parent.name >= "day=2026-01-11":
             for row in pq.read_table(file, columns=["request_id", "item"], partitioning=None).to_pylist():
                 values = np.linspace(0.05, 0.4, len(row["item"])) * (1.5 if last else 1.0)
-                rows.append({"request_id": row["request_id"], "click": values.tolist()})
+                rows.append({"request_id": row["request_id"], "day": "unused", "click": values.tolist()})
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path
 
@@ -115,12 +115,10 @@ def test_predictions_of_the_test_days_alone_are_split_by_day(planted):
     assert any("2026-01-12 to 2026-01-12 are compared with those of 2026-01-11" in note for note in planted[0]["notes"])
 
 
-def test_many_drifted_columns_are_a_verdict_of_drift(quiet, planted, tmp_path):
-    from monitoring.drift import _judge
-
+def test_many_drifted_columns_are_a_verdict_of_drift(quiet):
     columns = [row | {"drifted": True, "why": "PSI"} for row in quiet[1]["columns"]]
     tests = [type("Test", (), {"passed": True})] * 4
-    assert _judge(load_config().drift, "search", columns, [], [], tests)["verdict"] == "drift"
+    assert judge(load_config().drift, "search", columns, [], [], tests)["verdict"] == "drift"
 
 
 def test_label_rates_count_exposed_candidates_and_in_domain_labels_only(quiet):

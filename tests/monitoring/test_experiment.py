@@ -224,6 +224,13 @@ def test_a_logger_that_loses_one_variants_exposures_blocks(tmp_path):
     assert status(run(tmp_path, paths), "exposure logging")["status"] == "block"
 
 
+def test_logs_of_something_else_are_invalid(tmp_path):
+    paths = write_experiment(tmp_path / "a", users=100, seed=18)
+    other = write_experiment(tmp_path / "b", users=100, seed=19)
+    result = run(tmp_path, paths | {"logs": other["logs"]})
+    assert result["verdict"] == "invalid" and "do not match" in result["reason"]
+
+
 def test_a_missing_day_is_named(tmp_path):
     paths = write_experiment(tmp_path, users=200, days=4, seed=15)
     for file in (paths["serving_log"] / "day=2026-03-04").glob("*"):
