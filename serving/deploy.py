@@ -28,7 +28,7 @@ from features.catalogue import COUNT_NAMES
 from serving.deployment import EXAMPLES as EXAMPLES_FILE
 from serving.deployment import FILE, Deployment, Examples
 from serving.weights import export_half
-from uniscale.artifacts import atomic_folder, content_hash, source_hash
+from uniscale.artifacts import atomic_folder, content_hash, read_json, source_hash
 from uniscale.config import Config
 from uniscale.errors import ConfigError, MissingToolError, ServingError
 from uniscale.hashing import unit_interval
@@ -67,7 +67,8 @@ def package(
 
     Raises:
         ConfigError: variants, versions and weights name different variants, or one version two models.
-        ServingError: a weight does not fit into float16, or the Bento could not be built.
+        ServingError: a model was trained on other features, a weight does not fit into float16, or the Bento could
+            not be built.
         MissingToolError: `uv`, which building a Bento calls, is not there.
     """
     features, out = Path(features), Path(out)
@@ -75,6 +76,7 @@ def package(
     weights = _weights(config, variants)
     with atomic_folder(out) as folder:
         for version, model in _models(variants, versions).items():
+            _check_spec(model, spec)
             export_half(model, folder / "models" / version)
         for name in (name for name in FEATURES if (features / name).exists()):
             target = folder / "features" / name
@@ -206,6 +208,19 @@ def _models(variants: Mapping[str, Path], versions: Mapping[str, str]) -> dict[s
         if other != model and content_hash(other) != content_hash(model):
             raise ConfigError(f"version {version} names two models, {other} and {model}: give each its own version")
     return models
+
+
+def _check_spec(model: Path, spec: SampleSpec) -> None:
+    card = model / "model.json"
+    if not card.exists():
+        raise ServingError(f"no model.json in {model}: give a folder that training wrote")
+    trained = SampleSpec.from_json(read_json(card)["spec"])
+    if trained != spec:
+        differing = sorted({f.name for f in trained.features} ^ {f.name for f in spec.features})
+        raise ServingError(
+            f"{model} was trained on other features than those to deploy (only one has {differing}, or order and "
+            "widths differ): deploy it with its own features, or train it again"
+        )
 
 
 def _build_bento(deployment: Deployment, folder: Path) -> None:

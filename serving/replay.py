@@ -5,7 +5,7 @@ That is a ranking metric, not an experiment: the users saw another order. Where 
 clicks under the served order are estimated too (`serving.off_policy`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from features.catalogue import context_names
 from models.metrics import gauc, hit_rate, ndcg
 from serving.off_policy import ASSUMPTIONS, item_position_estimate
 from serving.smoke import ask, client
@@ -68,7 +69,7 @@ def replay(config: Config, logs: Path, samples: Path, url: str, out: Path) -> di
     description = LogDescription.load(Path(logs))
     shown = read_shown(Path(samples), config.serving.replay_requests)
     context = _context(Path(logs), description, shown)
-    answers = list(_answers(url, shown, context))
+    answers = list(_answers(url, shown, context, context_names(description)))
     rank = _ranks(shown, answers)
     variants = np.array([answer["variant"] for answer in answers])
     report = {
@@ -159,7 +160,9 @@ def _context(logs: Path, description: LogDescription, shown: Shown) -> dict[str,
     return found
 
 
-def _answers(url: str, shown: Shown, context: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _answers(
+    url: str, shown: Shown, context: dict[str, dict[str, Any]], sent: Collection[str]
+) -> Iterator[dict[str, Any]]:
     progress = Progress("replay", len(shown.requests), "requests")
 
     def body(place: int) -> dict[str, Any]:
@@ -168,7 +171,7 @@ def _answers(url: str, shown: Shown, context: dict[str, dict[str, Any]]) -> Iter
         return {
             **request,
             "ts": ts.astimezone(UTC).isoformat(),
-            "context": context.get(request["request_id"], {}),
+            "context": {name: value for name, value in context.get(request["request_id"], {}).items() if name in sent},
             "item_ids": shown.item_ids[shown.offsets[place] : shown.offsets[place + 1]],
         }
 
@@ -239,16 +242,8 @@ def _off_policy(
 
     estimates = _by_variant(variants, estimate)
     if estimates["all"] is None:
-        return {
-            "estimates": None,
-            "why_not": f"{int(random.sum())} requests with {column} set: too few to estimate from",
-        }
-    return {
-        "task": task,
-        "random_requests": int(random.sum()),
-        "estimates": estimates,
-        "assumptions": list(ASSUMPTIONS),
-    }
+        return {"estimates": None, "why_not": f"only {int(random.sum())} of the requests have {column} set"}
+    return {"task": task, "requests": int(random.sum()), "estimates": estimates, "assumptions": list(ASSUMPTIONS)}
 
 
 def _number(value: float) -> float | None:

@@ -1,5 +1,6 @@
 """What the ranking service takes and answers: strict types, no unknown keys, bounded strings."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
@@ -8,7 +9,10 @@ from uniscale.logs import MAX_ID, MAX_TEXT
 
 Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-ContextValue = Annotated[str, Field(max_length=MAX_ID)] | bool | int | Finite | None
+Whole = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+ContextValue = Annotated[str, Field(max_length=MAX_ID)] | bool | Whole | Finite | None
+# Within these, no conversion between time zones or to nanoseconds can overflow.
+EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 CONTEXT_KEYS, SCENARIOS = 64, 32  # far above any real request; they bound what one body can make us hash
 
 
@@ -24,7 +28,7 @@ class RankRequest(BaseModel):
     context: dict[Identifier, ContextValue] = Field(default={}, max_length=CONTEXT_KEYS, examples=[{"device": "phone"}])
     item_ids: list[Identifier] = Field(min_length=1, description="the candidates, each once", examples=[["i3", "i14"]])
     top_k: int | None = Field(default=None, ge=1, description="answer only the best; all of them when left out")
-    ts: AwareDatetime | None = Field(
+    ts: Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)] | None = Field(
         default=None, description="when the user asked; only where the deployment accepts its clients' clock"
     )
 

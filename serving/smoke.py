@@ -49,13 +49,13 @@ def smoke(config: Config, url: str, deployment: Path, out: Path) -> dict[str, An
         bodies = good_requests(config, deployment)
         progress = Progress("smoke test", len(bodies), "requests")
         answers, seconds = [], []
-        for number, body in enumerate([*bodies[:WARM_UP], *bodies]):
+        for body in bodies[:WARM_UP]:
+            ask(http, {**body, "request_id": f"warm-up-{body['request_id']}"})
+        for body in bodies:
             started = time.perf_counter()
-            answer = ask(http, body)
-            if number >= WARM_UP:
-                seconds.append(time.perf_counter() - started)
-                answers.append(answer)
-                progress.advance()
+            answers.append(ask(http, body))
+            seconds.append(time.perf_counter() - started)
+            progress.advance()
         progress.finish()
         checks = (
             _answer_checks(manifest, bodies, answers)
@@ -157,5 +157,6 @@ def _refusals(http: httpx.Client, good: dict[str, Any], manifest: Deployment) ->
     for name, (body, headers, status) in bad.items():
         answer = http.post("/rank", content=body, headers=headers)
         checks[f"{name} is refused with {status}"] = answer.status_code == status and "error" in answer.json()
-    checks["a good request is answered after the bad ones"] = ask(http, good)["fallback"] is None
+    after = ask(http, {**good, "request_id": "smoke-after-bad-ones"})
+    checks["a good request is answered after the bad ones"] = after["fallback"] is None
     return checks
