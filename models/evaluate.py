@@ -195,8 +195,12 @@ def _parity(model: RankingModel, shown: Rows, judged: Judged, scorer: Scorer, fo
                 values.copy_(values.half())
     task = model.spec.tasks[0]
     full, rounded = judged.scores["candidate"][task], scorer(half, shown)[task]
+    if not np.isfinite(rounded).all():
+        for name in ("max_difference", "rank_correlation", "auc_difference"):
+            found.set(f"parity.{name}", float("nan"), "weights beyond 65504 overflow in half precision")
+        return
     labels = judged.labels[task]
-    found.set("parity.max_difference", float(np.abs(full - rounded).max()), "half-precision weights overflow")
+    found.set("parity.max_difference", float(np.abs(full - rounded).max()), "there are no rows")
     ranks = [np.unique(values, return_inverse=True)[1] for values in (full, rounded)]
     found.set("parity.rank_correlation", _correlation(*ranks), "all scores are equal")
     found.set("parity.auc_difference", abs(metrics.auc(labels, full) - metrics.auc(labels, rounded)), "one class only")

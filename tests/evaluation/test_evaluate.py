@@ -145,6 +145,19 @@ def test_half_precision_weights_change_the_scores_little_but_do(world):
     assert found["parity.auc_difference"] < 0.001
 
 
+def test_weights_that_overflow_in_half_precision_fail_the_parity_gate(world, tmp_path):
+    model = load_model(world["good"])
+    with torch.no_grad():
+        matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "tables" not in name]
+        matrices[0][0, 0] = 1e5
+    save_model(model, tmp_path / "huge", 0)
+    result = evaluate(CONFIG, world["samples"], tmp_path / "huge", None, tmp_path / "e")
+    assert result["measures"]["parity.max_difference"] is None
+    assert decide(CONFIG.gate, tmp_path / "e" / "measures.json", tmp_path / "gate") == "reject"
+    gate = next(g for g in read_json(tmp_path / "gate" / "decision.json")["gates"] if "parity" in g["name"])
+    assert gate["why"] == "cannot be computed: weights beyond 65504 overflow in half precision"
+
+
 def test_other_domains_are_measured_on_their_searchified_rows(world):
     found = world["good over noise"]["measures"]
     assert {key for key in found if key.startswith("domain.")} == {
