@@ -1,5 +1,7 @@
 """Packaging refuses what would not serve, and a service that cannot start says why; nothing is left behind."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
