@@ -6,10 +6,12 @@ Every rule comes from `uniscale.logs.TABLES` (types, nulls, ranges, lengths, key
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -209,18 +211,31 @@ def _write_clean(
     times = [quoted(column.name) for column in table.columns if column.type == TIMESTAMP and table.by_day]
     order = ", ".join([*times, *(quoted(name) for name in table.key)])
     valid = f"FROM judged_{table.name} WHERE reason IS NULL"
-    if not table.by_day:
-        _write(connection, f"SELECT {names} {valid} ORDER BY {order}", schema, folder / f"{table.name}.parquet")
+    if table.by_day:
+        rows = connection.sql(f"SELECT {names}, CAST(day AS VARCHAR) AS day {valid} ORDER BY day, {order}")
+        _write_days(rows.to_arrow_reader(), schema, folder / table.name)
         return
-    for (day,) in connection.execute(f"SELECT DISTINCT CAST(day AS VARCHAR) {valid} ORDER BY 1").fetchall():
-        part = folder / table.name / f"day={day}"
-        part.mkdir(parents=True)
-        rows = f"SELECT {names} {valid} AND day = DATE '{day}' ORDER BY {order}"
-        _write(connection, rows, schema, part / "part-0.parquet")
-
-
-def _write(connection: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema, path: Path) -> None:
-    """Stream a query into a file of exactly this schema (DuckDB's own writer marks columns that hold no null)."""
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for batch in connection.sql(query).to_arrow_reader():
+    # Not DuckDB's own writer: it marks columns without nulls as such, so equal contracts would give unequal schemas.
+    with pq.ParquetWriter(folder / f"{table.name}.parquet", schema, compression="zstd") as writer:
+        for batch in connection.sql(f"SELECT {names} {valid} ORDER BY {order}").to_arrow_reader():
             writer.write_batch(batch.cast(schema))
+
+
+def _write_days(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path) -> None:
+    """Stream rows that are ordered by their last column, `day`, into one file a day."""
+    open_day, writer = "", None
+    for batch in batches:
+        days = batch.column("day").dictionary_encode()
+        starts = np.flatnonzero(np.diff(days.indices.to_numpy(), prepend=-1))
+        for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
+            day = days.dictionary[days.indices[start].as_py()].as_py()
+            if day != open_day:
+                if writer is not None:
+                    writer.close()
+                part = folder / f"day={day}"
+                part.mkdir(parents=True)
+                open_day, writer = day, pq.ParquetWriter(part / "part-0.parquet", schema, compression="zstd")
+            assert writer is not None
+            writer.write_batch(batch.slice(start, end - start).drop_columns(["day"]).cast(schema))
+    if writer is not None:
+        writer.close()

@@ -39,12 +39,15 @@ DESCRIPTION = LogDescription(
         "Features of the pair of searcher and property (distance, affinity) are left out.",
     ),
 )
-COLUMNS = (
-    "srch_id, date_time, site_id, visitor_location_country_id, visitor_hist_starrating, prop_country_id, prop_id, "
-    "prop_starrating, prop_review_score, prop_brand_bool, prop_location_score1, prop_location_score2, "
-    "prop_log_historical_price, position, price_usd, promotion_flag, srch_destination_id, srch_length_of_stay, "
-    "srch_booking_window, srch_adults_count, srch_children_count, srch_room_count, srch_saturday_night_bool, "
-    "random_bool, click_bool, booking_bool, gross_bookings_usd"
+IDS = (
+    *("srch_id", "site_id", "visitor_location_country_id", "prop_country_id", "prop_id", "prop_starrating"),
+    *("prop_brand_bool", "position", "promotion_flag", "srch_destination_id", "srch_length_of_stay"),
+    *("srch_booking_window", "srch_adults_count", "srch_children_count", "srch_room_count"),
+    *("srch_saturday_night_bool", "random_bool", "click_bool", "booking_bool"),
+)
+NUMBERS = (
+    *("visitor_hist_starrating", "prop_review_score", "prop_location_score1", "prop_location_score2"),
+    *("prop_log_historical_price", "price_usd", "gross_bookings_usd"),
 )
 
 
@@ -58,9 +61,11 @@ def write_logs(config: DataConfig, out: Path) -> dict[str, int]:
         DataError: nothing is there, or its columns are not those of the challenge.
     """
     connection = connect()
-    connection.execute(
-        f"CREATE TABLE impressions AS SELECT DISTINCT {COLUMNS} FROM {_source(connection, config.input)}"
-    )
+    source = _source(connection, config.input)
+    whole = [f"CAST({name} AS BIGINT) AS {name}" for name in IDS]
+    real = [f"CASE WHEN isfinite(CAST({name} AS DOUBLE)) THEN CAST({name} AS DOUBLE) END AS {name}" for name in NUMBERS]
+    columns = ", ".join(["CAST(date_time AS TIMESTAMP) AS date_time", *whole, *real])  # copies by pandas hold NaN
+    connection.execute(f"CREATE TABLE impressions AS SELECT DISTINCT {columns} FROM {source}")
     connection.execute(f"""
         CREATE TABLE searches AS
         SELECT 's' || srch_id AS request_id, any_value(date_time) AT TIME ZONE 'UTC' AS ts,
@@ -68,7 +73,7 @@ def write_logs(config: DataConfig, out: Path) -> dict[str, int]:
             mode(prop_country_id) = any_value(visitor_location_country_id) AS domestic,
             any_value(srch_saturday_night_bool) = 1 AS weekend, any_value(srch_children_count) > 0 AS family,
             'c' || any_value(visitor_location_country_id) AS country,
-            CAST(CAST({_finite("round(any_value(visitor_hist_starrating))")} AS INTEGER) AS VARCHAR) AS past_stars,
+            CAST(CAST(round(any_value(visitor_hist_starrating)) AS INTEGER) AS VARCHAR) AS past_stars,
             CAST(any_value(site_id) AS VARCHAR) AS site,
             {_bucket("any_value(srch_length_of_stay)", 1, 2, 3, 5, 8)} AS nights,
             {_bucket("any_value(srch_booking_window)", 1, 4, 8, 15, 31, 91)} AS days_ahead,
@@ -92,9 +97,9 @@ def write_logs(config: DataConfig, out: Path) -> dict[str, int]:
             CASE max(prop_brand_bool) WHEN 1 THEN 'chain' ELSE 'independent' END AS brand, median(price_usd) AS price,
             CAST(NULL AS VARCHAR) AS seller, CAST(NULL AS FLOAT[]) AS embedding,
             CAST(max(prop_starrating) AS VARCHAR) AS stars, CAST(max(promotion_flag) AS VARCHAR) AS promotion,
-            {_finite("max(prop_review_score)")} / 5 AS review, {_finite("max(prop_location_score1)")} / 7 AS location,
-            {_finite("max(prop_location_score2)")} AS location_local,
-            {_finite("max(prop_log_historical_price)")} / 7 AS historical_price
+            max(prop_review_score) / 5 AS review, max(prop_location_score1) / 7 AS location,
+            max(prop_location_score2) AS location_local,
+            max(prop_log_historical_price) / 7 AS historical_price
         FROM impressions GROUP BY prop_id, CAST(date_time AS DATE);
         CREATE TABLE exposures AS
         SELECT 's' || srch_id AS request_id, 'h' || prop_id AS item_id, CAST(position AS INTEGER) AS position,
@@ -105,7 +110,7 @@ def write_logs(config: DataConfig, out: Path) -> dict[str, int]:
             'h' || prop_id AS item_id,
             (date_time + INTERVAL 1 MINUTE * CASE type WHEN 'click' THEN 1 ELSE 10 END) AT TIME ZONE 'UTC' AS ts,
             'search' AS domain, type, 's' || srch_id AS request_id,
-            CASE type WHEN 'booking' THEN {_finite("gross_bookings_usd")} END AS amount
+            CASE type WHEN 'booking' THEN gross_bookings_usd END AS amount
         FROM (
             SELECT *, 'click' AS type FROM impressions WHERE click_bool = 1
             UNION ALL SELECT *, 'booking' AS type FROM impressions WHERE booking_bool = 1
@@ -130,7 +135,7 @@ def _source(connection: duckdb.DuckDBPyConnection, path: str) -> str:
         found = {row[0] for row in connection.execute(f"DESCRIBE FROM {source}").fetchall()}
     except duckdb.Error as error:
         raise DataError(f"data.input = {path!r} cannot be read: {error}") from None
-    missing = set(COLUMNS.split(", ")) - found
+    missing = {"date_time", *IDS, *NUMBERS} - found
     if missing:
         raise DataError(
             f"data.input = {path!r} lacks the columns {sorted(missing)} of the Expedia challenge; other logs "
@@ -142,8 +147,3 @@ def _source(connection: duckdb.DuckDBPyConnection, path: str) -> str:
 def _bucket(value: str, *floors: int) -> str:
     """SQL of the largest floor at or below a value, as a string ("0" below them all)."""
     return f"CAST(list_max(list_filter([0, {', '.join(map(str, floors))}], lambda f: f <= {value})) AS VARCHAR)"
-
-
-def _finite(value: str) -> str:
-    """SQL of a number with NaN as null: the Parquet copies come from pandas."""
-    return f"CASE WHEN isfinite({value}) THEN CAST({value} AS DOUBLE) END"

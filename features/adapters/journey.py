@@ -200,7 +200,7 @@ _TABLES = """
     SELECT product_id, valid_from, price FROM weekly
     QUALIFY price IS DISTINCT FROM lag(price) OVER (PARTITION BY product_id ORDER BY valid_from)
     UNION ALL
-    SELECT product_id, (SELECT date_trunc('day', min(ts)) FROM requests),
+    SELECT product_id, TIMESTAMPTZ '2017-01-01 00:00:00+00',
         coalesce(starting.price, (SELECT round(median(price), 2) FROM starting))
     FROM assortment LEFT JOIN starting USING (category);
     CREATE TABLE items AS

