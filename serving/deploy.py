@@ -160,10 +160,12 @@ def running(config: Config, deployment: Path, log: Path, start_seconds: float = 
             yield url
         finally:
             _stop(process)
+            for name in (LIVE, HOME):
+                shutil.rmtree(log / name)
 
 
 def store_of(log: Path) -> Path:
-    """The features folder that the service writing this serving log reads, and that a stream may push to."""
+    """The features folder that the service writing this serving log reads while it runs; streams push to it."""
     return Path(log) / LIVE
 
 

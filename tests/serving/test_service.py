@@ -250,3 +250,4 @@ def test_stopping_leaves_every_answer_in_the_log(live):
     logged = [row["request_id"] for path in files for row in pq.ParquetFile(path).read().to_pylist()]
     assert set(live.answered) <= set(logged) and len(logged) == len(set(logged))
     assert "Traceback" not in (live.folder / "log" / "_server.log").read_text()
+    assert all(path.name.startswith("day=") or path.name == "_server.log" for path in (live.folder / "log").iterdir())
