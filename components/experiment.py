@@ -48,5 +48,6 @@ def experiment(
             replay(config, logs, Path(rows.path), url, out / "replay")
         return
     with running(config, folder, answered) as url:
-        run_live(config, logs, http_ranker(url), out / "logs", lambda events: push_behaviours(store_of(folder), events))
+        online = store_of(answered)
+        run_live(config, logs, http_ranker(url), out / "logs", lambda events: push_behaviours(online, events))
     analyse(config.experiment, answered, out / "logs", out / "analysis", pre_period=logs)

@@ -6,13 +6,20 @@ from components.image import step
 
 
 @step
-def gate(seed: int, rules: str, measured: dsl.Input[dsl.Artifact], decision: dsl.Output[dsl.Artifact]) -> str:
+def gate(
+    seed: int,
+    rules: str,
+    measured: dsl.Input[dsl.Artifact],
+    drifted: dsl.Input[dsl.Artifact],
+    decision: dsl.Output[dsl.Artifact],
+) -> str:
     """Decide: `promote` or `reject`.
 
     Args:
         seed: seed of the run.
         rules: section `gate` of the configuration, as JSON.
         measured: output of the evaluation.
+        drifted: output of the drift step, whose measures the rules may refer to.
         decision: the decision with its numbers, as JSON and as a page.
     """
     from pathlib import Path
@@ -21,4 +28,5 @@ def gate(seed: int, rules: str, measured: dsl.Input[dsl.Artifact], decision: dsl
     from uniscale.config import config_from_sections
 
     rules_of_run = config_from_sections(seed, gate=rules).gate
-    return decide(rules_of_run, Path(measured.path) / "measures.json", Path(decision.path))
+    measures, more = Path(measured.path) / "measures.json", [Path(drifted.path) / "measures.json"]
+    return decide(rules_of_run, measures, Path(decision.path), more)

@@ -111,7 +111,7 @@ def training_pipeline(defaults: Config) -> Any:
                 seed=seed, gate=gate, train=train, raw=raw, rows=rows, candidate=candidate, champion=champion
             ).outputs["measured"]
             drifted = drift_step(seed=seed, settings=drift, rows=rows, measured=measured).outputs["report"]
-            decided = gate_step(seed=seed, rules=gate, measured=measured)
+            decided = gate_step(seed=seed, rules=gate, measured=measured, drifted=drifted)
             decision = decided.outputs["decision"]
 
             def serve(verdict: str, version: dsl.PipelineTask, treatment: Any) -> None:

@@ -88,9 +88,9 @@ def sections(summary: Mapping[str, Any]) -> Iterable[tuple[str, list[str], list[
     yield "Drift, training days against test days", ["", ""], _drift(summary["drift"])
     if "replay" in summary:
         yield (
-            "Replay through the live service (no online A/B possible: logged users cannot answer)",
+            f"Replay through the live service ({summary['replay']['online_ab']})",
             ["", ""],
-            _flat(summary["replay"]),
+            _replay(summary["replay"]),
         )
     else:
         yield "Online experiment on simulated users", ["", ""], _verdict(summary["experiment"])
@@ -103,7 +103,7 @@ def _stage(row: Mapping[str, Any]) -> list[str]:
 
 def _comparison(metrics: Mapping[str, Any]) -> Iterable[list[str]]:
     for key, value in metrics.items():
-        task, _, measure = key.rpartition(".")
+        measure = key.rpartition(".")[2]
         if key.startswith(("champion.", "difference.")) or measure not in COMPARED or value is None:
             continue
         champion, difference = metrics.get(f"champion.{key}"), metrics.get(f"difference.{key}")
@@ -129,7 +129,23 @@ def _service(smoke: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _drift(drift: Mapping[str, Any]) -> list[list[str]]:
-    return _flat(drift)
+    return [
+        ["verdict", drift["verdict"]],
+        ["why", drift["reason"]],
+        *(["noticed", line] for line in drift["drifted"][:5]),
+    ]
+
+
+def _replay(replay: Mapping[str, Any]) -> list[list[str]]:
+    rows = [["requests", f"{replay['requests']:,}, fallbacks {replay['fallbacks']}"]]
+    for variant, measured in replay["metrics"].items():
+        for task, values in ((task, values) for task, values in measured.items() if isinstance(values, Mapping)):
+            numbers = ", ".join(f"{name} {_number(value)}" for name, value in values.items() if name != "positives")
+            rows.append([f"{variant}, {task}", f"{numbers} ({values['positives']:,} positives)"])
+    off_policy = replay["off_policy"]
+    if off_policy["estimates"] is None:
+        return [*rows, ["off-policy estimate", f"none: {off_policy['why_not']}"]]
+    return [*rows, ["off-policy estimate", f"on {off_policy['requests']:,} requests in random order, see the report"]]
 
 
 def _verdict(experiment: Mapping[str, Any]) -> list[list[str]]:
@@ -137,15 +153,6 @@ def _verdict(experiment: Mapping[str, Any]) -> list[list[str]]:
         ["mode", experiment["mode"]],
         ["verdict", experiment["verdict"]],
         ["why", experiment["reason"]],
-    ]
-
-
-def _flat(values: Mapping[str, Any]) -> list[list[str]]:
-    """Scalars of a mapping as rows."""
-    plain = {key: value for key, value in values.items() if isinstance(value, str | int | float | bool)}
-    return [
-        [key.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)]
-        for key, value in plain.items()
     ]
 
 

@@ -84,13 +84,14 @@ def evaluate(
 
 def gate(
     measured: Annotated[Path, typer.Option(help="Output of `evaluate`.")],
+    drifted: Annotated[Path, typer.Option(help="Output of `drift`.")],
     out: Out,
     settings: Settings = None,
     config: ConfigPath = None,
 ) -> None:
     """Decide whether the candidate may be promoted: exits with 0 for promote and 3 for reject."""
     c = load(config, settings)
-    decision = call("gate", seed=c.seed, rules=c.gate, measured=measured, decision=out)
+    decision = call("gate", seed=c.seed, rules=c.gate, measured=measured, drifted=drifted, decision=out)
     typer.echo(f"{decision}: see {out}")
     raise typer.Exit(0 if decision == "promote" else 3)
 
