@@ -41,7 +41,7 @@ def run_live(
     logs: Path,
     rank: Ranker,
     out: Path,
-    end_of_day: Callable[[pa.Table], None] | None = None,
+    end_of_day: Callable[[pa.Table], object] | None = None,
     concurrency: int = 2,
 ) -> dict[str, Any]:
     """Let the users of `logs` search for `config.experiment.days` more days and show them what `rank` answers.
