@@ -210,16 +210,15 @@ class _Job:
         clicks = clicks.withColumn("day", F.to_date("ts")).where(report.split_of(self.splits).isNotNull())
         clicks = self._save("pseudo_clicks", clicks)
         exposures = self._labelling(tables.exposures).drop("day")
-        vectors = catalogue.select("item_id", "content")
-        negatives = searchify.similar_negatives(
-            clicks, exposures, events, vectors, self.config.negatives, self.config.similarity_floor
-        )
         all_events = attribution.task_events(tables.events.where(F.col("day") <= F.lit(self.splits.test[1])), rules)
         past = self._save("past", queries.past_queries(clicks, queries.search_clicks(all_events, requests, rules)))
         orphans = past.where("own is null and common is null").join(clicks, "request_id").select("item_id").distinct()
         titles = orphans.join(catalogue.select("item_id", "text"), "item_id").where(F.vector_norm("text") > 0)
         nearest = queries.nearest_queries(titles, self.scratch / "ann")
-        lists = searchify.pseudo_lists(clicks, negatives, exposures)
+        vectors = catalogue.select("item_id", "content")
+        lists = searchify.pseudo_lists(
+            clicks, exposures, events, vectors, self.config.negatives, self.config.similarity_floor
+        )
         chosen = self._save("pseudo", queries.choose(lists, past, nearest, corpus))
         usable = chosen.where(F.col("query").isNotNull())
         return usable, report.count_pseudo(chosen)

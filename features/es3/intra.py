@@ -15,10 +15,14 @@ DRAWS = 3  # positions drawn for each unexposed sample wanted, before rejection
 
 def exposed_lists(requests: DataFrame, exposures: DataFrame) -> DataFrame:
     """Requests that showed something, with `items`: array<struct<item_id, sampling, position>> in shown order."""
-    shown = exposures.groupBy("request_id").agg(
-        F.array_sort(
-            F.collect_list(F.struct(F.coalesce("position", F.lit(0)).cast("smallint").alias("position"), "item_id"))
-        ).alias("shown")
+    shown = (
+        exposures.join(requests.select("request_id"), "request_id", "left_semi")
+        .groupBy("request_id")
+        .agg(
+            F.sort_array(
+                F.collect_list(F.struct(F.coalesce("position", F.lit(0)).cast("smallint").alias("position"), "item_id"))
+            ).alias("shown")
+        )
     )
     items = F.transform("shown", lambda x: _sample(x["item_id"], Sampling.EXPOSED, x["position"]))
     return requests.join(shown, "request_id").withColumn("items", items).drop("shown")
@@ -46,7 +50,7 @@ def add_unexposed(lists: DataFrame, candidates: DataFrame, per_exposed: int, see
         lambda i: F.get("pool", F.pmod(F.xxhash64("request_id", i, F.lit(seed)), F.size("pool")).cast("int")),
     )
     rejected = F.slice(F.array_except(drawn, F.col("exposed")), 1, F.col("wanted"))
-    shuffled = F.array_sort(
+    shuffled = F.sort_array(
         F.transform(
             F.array_except("pool", "exposed"),
             lambda item: F.struct(F.xxhash64("request_id", item, F.lit(seed)).alias("key"), item.alias("item_id")),

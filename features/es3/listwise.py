@@ -31,24 +31,26 @@ def candidate_lists(
     """The candidate-level columns of every request, as lists in the order of `items`.
 
     Args:
-        requests: request_id, day, items (array<struct<item_id, sampling, position>>).
+        requests: row_id, request_id, day, items (array<struct<item_id, sampling, position>>).
         labels: request_id, item_id, task, source; one row a positive label.
         item_days: item_id, day and the raw item columns.
         catalogue: item_id, index.
         spec: the features wanted.
 
     Returns:
-        request_id and one list a candidate-level column of the row schema.
+        row_id and one list a candidate-level column of the row schema.
     """
-    flat = requests.select("request_id", "day", F.posexplode("items").alias("ordinal", "sample")).select(
-        "request_id", "day", "ordinal", "sample.*"
+    flat = requests.select("row_id", "day", F.posexplode("items").alias("ordinal", "sample")).select(
+        "row_id", "day", "ordinal", "sample.*"
     )
-    positives = labels.groupBy("request_id", "item_id").agg(
-        *(F.min(F.when(F.col("task") == task, F.col("source"))).alias(f"{task}_source") for task in spec.tasks)
+    positives = (
+        labels.join(requests.select("request_id", "row_id"), "request_id")
+        .groupBy("row_id", "item_id")
+        .agg(*(F.min(F.when(F.col("task") == task, F.col("source"))).alias(f"{task}_source") for task in spec.tasks))
     )
     # Hashed once an (item, day) and not once a sample; the item id hashes even where the day has no features.
     values = [_value(feature).alias(feature.name) for feature in spec.select("candidate")]
-    known = item_days.join(catalogue, "item_id", "left").select(
+    known = item_days.join(catalogue.select("item_id", "index"), "item_id", "left").select(
         "item_id", "day", F.coalesce("index", F.lit(0)).alias("item"), *values
     )
     columns = ["item", "sampling", "position"]
@@ -60,15 +62,15 @@ def candidate_lists(
         labelled[task] = source.isNotNull().cast("tinyint")
         labelled[f"{task}_source"] = F.coalesce(source, F.lit(0)).cast("tinyint")
     rows = (
-        flat.join(positives, ["request_id", "item_id"], "left")
+        flat.join(positives, ["row_id", "item_id"], "left")
         .join(known, ["item_id", "day"], "left")
         .withColumns(labelled)
     )
-    listed = F.array_sort(F.collect_list(F.struct("ordinal", *columns)))
+    listed = F.sort_array(F.collect_list(F.struct("ordinal", *columns)))
     return (
-        rows.groupBy("request_id")
+        rows.groupBy("row_id")
         .agg(listed.alias("listed"))
-        .select("request_id", *(F.col(f"listed.{name}").alias(name) for name in columns))
+        .select("row_id", *(F.col(f"listed.{name}").alias(name) for name in columns))
     )
 
 
@@ -84,9 +86,10 @@ def assemble(
         query_days: query, day, query_text and the raw query columns.
         spec: the features wanted.
     """
-    rows = requests.drop("items").join(candidates, "request_id")
+    # The wide columns meet last and all by row_id, so that each is shuffled once.
+    rows = requests.drop("items").join(query_days, ["query", "day"], "left").withColumns(_context())
     rows = rows if users is None else rows.join(users, "row_id", "left")
-    rows = rows.join(query_days, ["query", "day"], "left").withColumns(_context())
+    rows = rows.join(candidates, "row_id")
     for name, kind in (("behaviour_index", "int"), ("behaviour_ts", "bigint"), ("query_text", "float")):
         if name not in rows.columns:
             rows = rows.withColumn(name, F.lit(None))
@@ -158,7 +161,7 @@ def _context() -> dict[str, Column]:
     return {
         "context_hour": F.hour("ts").cast("string"),
         "context_weekday": F.weekday("ts").cast("string"),
-        "context_scenario": F.array_join(F.array_sort("scenario"), SCENARIO_SEPARATOR),
+        "context_scenario": F.array_join(F.sort_array("scenario"), SCENARIO_SEPARATOR),
     }
 
 

@@ -8,7 +8,7 @@ clicked item, and as negatives the unclicked items of that request that resemble
 from collections.abc import Sequence
 from datetime import timedelta
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from features.es3.attribution import Rules
@@ -56,62 +56,53 @@ def unclaimed_clicks(
     )
 
 
-def similar_negatives(
+def pseudo_lists(
     pseudo: DataFrame, exposures: DataFrame, events: DataFrame, vectors: DataFrame, most: int, floor: float
 ) -> DataFrame:
-    """The unclicked items of the original request most like the clicked one.
+    """`pseudo` with `items`, as in stage 1: the positive, then the unclicked items of its request most like it.
 
     Args:
-        pseudo: request_id, event_request, item_id.
+        pseudo: request_id, event_request, item_id and whatever else.
         exposures: request_id, item_id, position.
         events: result of `task_events`: what was clicked in a request is no negative of it.
         vectors: item_id, content (array<float>); zero vectors and missing items resemble nothing.
-        most: negatives a pseudo-request, at most.
-        floor: least cosine.
-
-    Returns:
-        request_id, negatives: array<struct<similarity, item_id, position>>, most similar first, ties by item.
+        most: negatives a pseudo-request, at most; ties go to the lesser item id.
+        floor: least cosine of a negative to the positive.
     """
-    clicked = events.select(F.col("event_request").alias("request_id"), "item_id").distinct()
-    wanted = pseudo.select(F.col("event_request").alias("request_id")).distinct()
-    shown = exposures.join(wanted, "request_id", "left_semi").join(clicked, ["request_id", "item_id"], "left_anti")
-    others = shown.join(vectors, "item_id").select(
-        F.col("request_id").alias("event_request"), F.col("item_id").alias("other"), "position", "content"
+    clicked = events.select("event_request", F.col("item_id").alias("other")).distinct()
+    shown = exposures.select(F.col("request_id").alias("event_request"), F.col("item_id").alias("other"), "position")
+    positives = pseudo.join(vectors.withColumnRenamed("content", "own_content"), "item_id", "left").select(
+        "request_id", "event_request", "item_id", "own_content"
     )
-    positives = pseudo.join(vectors.withColumnRenamed("content", "own_content"), "item_id")
-    similarity = F.vector_cosine_similarity("content", "own_content")
     pairs = (
-        positives.select("request_id", "event_request", "own_content")
-        .join(others, "event_request")
-        .withColumn("similarity", similarity)
-        .where(F.col("similarity") >= floor)
+        shown.join(positives, "event_request")
+        .join(clicked.withColumn("clicked", F.lit(True)), ["event_request", "other"], "left")
+        .join(vectors.withColumnRenamed("item_id", "other"), "other", "left")
+        .withColumn("own", F.col("other") == F.col("item_id"))
+        .withColumn("similarity", F.vector_cosine_similarity("content", "own_content"))
     )
-    ranked = F.struct((-F.col("similarity")).alias("distance"), F.col("other").alias("item_id"), "position")
-    best = F.slice(F.array_sort(F.collect_list(ranked)), 1, most)
-    return pairs.groupBy("request_id").agg(best.alias("negatives"))
-
-
-def pseudo_lists(pseudo: DataFrame, negatives: DataFrame, exposures: DataFrame) -> DataFrame:
-    """`pseudo` with `items`, as in stage 1: the positive first, then its negatives."""
-    position = exposures.select(F.col("request_id").alias("event_request"), "item_id", "position")
-    positive = F.struct(
-        "item_id",
-        F.lit(int(Sampling.PSEUDO_POSITIVE)).cast("tinyint").alias("sampling"),
-        F.coalesce("position", F.lit(0)).cast("smallint").alias("position"),
+    negative = F.col("clicked").isNull() & ~F.col("own") & (F.col("similarity") >= floor)
+    ranked = F.struct(
+        (-F.col("similarity")).alias("distance"), _sample("other", Sampling.PSEUDO_NEGATIVE).alias("sample")
     )
-    others = F.transform(
-        F.coalesce("negatives", F.array().cast("array<struct<distance:float,item_id:string,position:int>>")),
-        lambda x: F.struct(
-            x["item_id"].alias("item_id"),
-            F.lit(int(Sampling.PSEUDO_NEGATIVE)).cast("tinyint").alias("sampling"),
-            F.coalesce(x["position"], F.lit(0)).cast("smallint").alias("position"),
-        ),
+    found = pairs.groupBy("request_id").agg(
+        F.min(F.when(F.col("own"), F.col("position"))).alias("position"),
+        F.slice(F.sort_array(F.collect_list(F.when(negative, ranked))), 1, most).alias("negatives"),
     )
+    positive = _sample("item_id", Sampling.PSEUDO_POSITIVE)
+    others = F.coalesce(F.col("negatives.sample"), F.array())
     return (
-        pseudo.join(negatives, "request_id", "left")
-        .join(position, ["event_request", "item_id"], "left")
+        pseudo.join(found, "request_id", "left")
         .withColumn("items", F.concat(F.array(positive), others))
         .drop("negatives", "position")
+    )
+
+
+def _sample(item: str, sampling: Sampling) -> Column:
+    return F.struct(
+        F.col(item).alias("item_id"),
+        F.lit(int(sampling)).cast("tinyint").alias("sampling"),
+        F.coalesce("position", F.lit(0)).cast("smallint").alias("position"),
     )
 
 

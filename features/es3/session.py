@@ -141,7 +141,8 @@ def _sql_settings(config: SparkConfig) -> dict[str, str]:
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.parquet.compression.codec": "zstd",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.sql.sources.partitionOverwriteMode": "static",
+        # Lists of candidates are gathered by key: sorting is for what does not fit, not for more than 128 keys.
+        "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": "100000",
     }
 
 
