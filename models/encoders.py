@@ -44,10 +44,9 @@ class MeanPooling(Encoder):
 class DIN(Encoder):
     """Deep Interest Network (Zhou et al. 2018, eq. 3): v = Σ_j a(e_j, q) e_j, weights not normalised.
 
-    a is a one-hidden-layer net of [q; e; q − e; q ∘ e]. Its first layer splits into a part of q, a part of e and a
-    part of q ∘ e, so the (C, L, 4w) input is never built. PReLU stands for Dice, whose batch statistics would make a
-    request's score depend on its neighbours. The sum is divided by the history's length, for the same scale at
-    any length.
+    a is a one-hidden-layer net of [q; e; q − e; q ∘ e]. For a given q that is linear in e, so the input, (C, L, 4s), is
+    never built. PReLU stands for Dice, whose batch statistics would make a request's score depend on its neighbours.
+    The sum is divided by the history's length, for the same scale at any length.
     """
 
     per_candidate = True
@@ -68,14 +67,13 @@ class DIN(Encoder):
         q = batch.grid(self.query(blocks.candidate["item"]))  # (R, C, s)
         e = self.key(blocks.behaviours)  # (R, L, s)
         of_q, of_e, of_difference, of_product = self.first.weight.chunk(4, dim=1)  # (h, s) each
-        from_q = F.linear(q, of_q + of_difference, self.first.bias)  # (R, C, h)
-        from_e = F.linear(e, of_e - of_difference)  # (R, L, h)
-        # Σ_s P[h, s] q[c, s] e[l, s] for all h at once: (R, C·h, s) times (R, s, L)
-        weighted = (q.unsqueeze(2) * of_product).flatten(1, 2)
-        product = (weighted @ e.transpose(1, 2)).unflatten(1, (-1, self.HIDDEN))  # (R, C, h, L)
-        hidden = product + from_q.unsqueeze(-1) + from_e.transpose(1, 2).unsqueeze(1)
-        hidden = torch.where(hidden > 0, hidden, self.activation.weight * hidden)
-        weights = torch.einsum("rchl,h->rcl", hidden, self.last.weight[0]) + self.last.bias
+        # W [q; e; q − e; q ∘ e] + b = (W_e − W_d + q ∘ W_p) e + (W_q + W_d) q + b: one product with [e; 1]
+        constant = F.linear(q, of_q + of_difference, self.first.bias).transpose(1, 2)  # (R, h, C)
+        slope = q.unsqueeze(1) * of_product.unsqueeze(1) + (of_e - of_difference).unsqueeze(1)  # (R, h, C, s)
+        left = torch.cat([slope, constant.unsqueeze(-1)], dim=-1).flatten(1, 2)  # (R, h·C, s + 1)
+        right = F.pad(e, (0, 1), value=1.0).transpose(1, 2)  # (R, s + 1, L)
+        hidden = self.activation(left @ right).unflatten(1, (self.HIDDEN, -1)).flatten(2)  # (R, h, C·L)
+        weights = (self.last.weight @ hidden + self.last.bias).view(*q.shape[:2], -1)  # (R, C, L)
         mask = batch.behaviour_mask
         weights = weights * mask.unsqueeze(1) / mask.sum(1).clamp(min=1)[:, None, None]
         return batch.ungrid(weights @ blocks.behaviours)

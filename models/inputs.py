@@ -179,8 +179,8 @@ class Inputs(nn.Module):
             counts = []
             for of_candidate, of_behaviour in self.matches:
                 wanted = batch.grid(batch.candidate_ids[:, of_candidate : of_candidate + 1])  # (R, C, 1)
-                same = (wanted == batch.behaviour_ids[:, :, of_behaviour].unsqueeze(1)) & (wanted != 0) & mask
-                counts.append(same.sum(-1))  # (R, C)
+                same = (wanted == batch.behaviour_ids[:, :, of_behaviour].unsqueeze(1)).sum(-1)  # (R, C)
+                counts.append(same * (wanted[..., 0] != 0))  # padding is 0 too
             if counts:
                 found.append(torch.log1p(batch.ungrid(torch.stack(counts, dim=-1).to(text.dtype))))
         if self.prices is not None:
