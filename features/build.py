@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from features import tables
 from features.catalogue import sample_spec
 from features.splits import split_by_time
+from features.sql import connect
 from features.store.repository import apply, materialise
 from features.text import TextEncoder
 from uniscale.artifacts import atomic_folder, write_json
@@ -43,7 +44,7 @@ def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
     description = LogDescription.load(logs)
     progress = Progress("features", 4, "stages")
     with atomic_folder(out) as folder, tempfile.TemporaryDirectory(prefix=".spill-", dir=out.parent) as spill:
-        connection = tables.connect(Path(spill), MEMORY_LIMIT)
+        connection = connect(Path(spill), MEMORY_LIMIT)
         tables.open_logs(connection, logs)
         first, last = tables.day_span(connection)
         rows = tables.write_tables(connection, config.features, description, last + 1, folder / "tables")

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.validity import SQL_TYPES, accepts, declared_columns, judge, quoted, text
+from features.sql import connect, quoted, text
+from features.validity import SQL_TYPES, accepts, declared_columns, judge
 from uniscale.artifacts import atomic_folder, write_json
 from uniscale.config import IngestConfig
 from uniscale.errors import DataError
@@ -46,7 +47,7 @@ def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
     description = LogDescription.load(logs)
     progress = Progress("ingest", len(TABLES) + 1, "tables")
     with atomic_folder(out) as folder, tempfile.TemporaryDirectory(prefix=".spill-", dir=out.parent) as spill:
-        connection = _connect(Path(spill))
+        connection = connect(Path(spill), MEMORY_LIMIT, str(Path(spill) / "logs.duckdb"))
         present = [table for table in TABLES.values() if _is_present(logs, table)]
         report: dict[str, Any] = {"tables": {}, "requests_by_day": {}, "warnings": []}
         for table in present:
@@ -79,12 +80,6 @@ def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
     return report
 
 
-def _connect(spill: Path) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(str(spill / "logs.duckdb"))
-    connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill}'")
-    return connection
-
-
 def _source(logs: Path, table: Table) -> Path:
     return logs / table.name / "**" / "*.parquet" if table.by_day else logs / f"{table.name}.parquet"
 
@@ -105,7 +100,7 @@ def _load(connection: duckdb.DuckDBPyConnection, logs: Path, table: Table, descr
     Returns:
         Columns that nothing declares and that were left behind.
     """
-    files = f"read_parquet({text(str(_source(logs, table)))}, union_by_name = true, hive_partitioning = false)"
+    files = f"read_parquet({text(_source(logs, table))}, union_by_name = true, hive_partitioning = false)"
     columns = declared_columns(table, description)
     try:
         found = {row[0]: row[1] for row in connection.execute(f"DESCRIBE FROM {files}").fetchall()}
@@ -197,9 +192,7 @@ def _write_quarantine(connection: duckdb.DuckDBPyConnection, report: dict[str, A
         if counts["quarantined"]:
             (folder / "quarantine").mkdir(exist_ok=True)
             rows = f"SELECT * EXCLUDE (day) FROM judged_{name} WHERE reason IS NOT NULL ORDER BY ALL"
-            connection.execute(
-                f"COPY ({rows}) TO {text(str(folder / 'quarantine' / f'{name}.parquet'))} (FORMAT parquet)"
-            )
+            connection.execute(f"COPY ({rows}) TO {text(folder / 'quarantine' / f'{name}.parquet')} (FORMAT parquet)")
 
 
 def _write_clean(

@@ -12,26 +12,20 @@ import duckdb
 
 from features.behaviours import write_behaviours
 from features.catalogue import CATEGORY_LEVELS, RATE_EXPOSURES, RATE_PRIOR, counts, rate_name
+from features.sql import quoted, text
 from uniscale.config import FeatureConfig
 from uniscale.logs import LogDescription
 
 CATEGORY_SEPARATOR = " > "
 
 
-def connect(spill: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in UTC that spills to `spill` above its memory limit."""
-    connection = duckdb.connect()
-    connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{memory_limit}'; SET temp_directory = '{spill}'")
-    return connection
-
-
 def open_logs(connection: duckdb.DuckDBPyConnection, logs: Path) -> None:
     """Register the log tables of a clean folder as views of the same names."""
     for name in ("users", "items"):
-        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet('{Path(logs) / name}.parquet')")
+        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet({text(Path(logs) / f'{name}.parquet')})")
     for name in ("requests", "exposures", "events"):
         files = Path(logs) / name / "*" / "*.parquet"
-        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet('{files}', hive_partitioning = false)")
+        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet({text(files)}, hive_partitioning = false)")
 
 
 def day_span(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
@@ -72,7 +66,7 @@ def write_tables(
     rows = {}
     for name in names:
         path = folder / f"{name}.parquet"
-        connection.execute(f"COPY {name} TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+        connection.execute(f"COPY {name} TO {text(path)} (FORMAT parquet, COMPRESSION zstd)")
         rows[name] = connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
     if description.has_users:
         path = folder / "user_behaviours.parquet"
@@ -91,8 +85,8 @@ def item_versions(connection: duckdb.DuckDBPyConnection, description: LogDescrip
         f"AS item_category_{level}"
         for level in range(1, CATEGORY_LEVELS + 1)
     )
-    extra = [f"CAST({_quoted(name)} AS VARCHAR) AS {_quoted('item_' + name)}" for name in description.item_categories]
-    extra += [f"CAST({_quoted(name)} AS FLOAT) AS {_quoted('item_' + name)}" for name in description.item_numbers]
+    extra = [f"CAST({quoted(name)} AS VARCHAR) AS {quoted('item_' + name)}" for name in description.item_categories]
+    extra += [f"CAST({quoted(name)} AS FLOAT) AS {quoted('item_' + name)}" for name in description.item_numbers]
     connection.execute(f"""
         CREATE TABLE item_versions AS
         SELECT item_id,
@@ -105,9 +99,7 @@ def item_versions(connection: duckdb.DuckDBPyConnection, description: LogDescrip
 
 def user_profile(connection: duckdb.DuckDBPyConnection, description: LogDescription) -> None:
     """Create `user_profile`: user_id, ts, `user_<name>` strings; a profile has one version, known from the start."""
-    columns = "".join(
-        f", CAST({_quoted(name)} AS VARCHAR) AS {_quoted('user_' + name)}" for name in description.profile
-    )
+    columns = "".join(f", CAST({quoted(name)} AS VARCHAR) AS {quoted('user_' + name)}" for name in description.profile)
     connection.execute(f"""
         CREATE TABLE user_profile AS
         SELECT user_id, (SELECT date_trunc('day', min(ts)) FROM requests) AS ts{columns} FROM users ORDER BY user_id""")
@@ -118,7 +110,7 @@ def user_statistics(
 ) -> None:
     """Create `user_statistics`: user_id, ts and the columns of `features.catalogue.user_statistics`."""
     longest = max(config.windows_days)
-    acted = ", ".join(_text(event) for event in counts(description).values())
+    acted = ", ".join(text(event) for event in counts(description).values())
     connection.execute(f"""
         CREATE TEMP TABLE user_day AS
         SELECT user_id, {day_number("e.ts")} AS day, {_count_columns(description)},
@@ -209,18 +201,8 @@ def _rolling(name: str, window: int) -> str:
 
 
 def _count_columns(description: LogDescription) -> str:
-    return ", ".join(
-        f"count(*) FILTER (type = {_text(event)}) AS {name}" for name, event in counts(description).items()
-    )
+    return ", ".join(f"count(*) FILTER (type = {text(event)}) AS {name}" for name, event in counts(description).items())
 
 
 def _flag_columns(description: LogDescription) -> str:
-    return ", ".join(f"CAST(type = {_text(event)} AS INTEGER) AS {name}" for name, event in counts(description).items())
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    return ", ".join(f"CAST(type = {text(event)} AS INTEGER) AS {name}" for name, event in counts(description).items())

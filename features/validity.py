@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
+from features.sql import quoted, text
 from uniscale.config import IngestConfig
 from uniscale.logs import FLOATS, STRINGS, TIMESTAMP, Column, LogDescription, Table
 
@@ -23,16 +24,6 @@ SQL_TYPES = {
 }
 INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT")
 Rule = tuple[str, str]  # condition that is true of a bad row, reason
-
-
-def quoted(name: str) -> str:
-    """A column name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def text(value: str) -> str:
-    """A string as an SQL literal."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 def declared_columns(table: Table, description: LogDescription) -> tuple[Column, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 
 from features.adapters.layout import connect, write_folder
+from features.sql import text
 from uniscale.config import DataConfig
 from uniscale.errors import DataError
 from uniscale.logs import LogDescription
@@ -129,8 +130,8 @@ def _source(connection: duckdb.DuckDBPyConnection, path: str) -> str:
             f"data.input = {path!r} holds no hotel searches: give the challenge's train.csv, a Parquet copy, or a "
             "folder of them (uniscale run --data expedia --input <path>)"
         )
-    files = str(place / f"*.{kind}" if place.is_dir() else place).replace("'", "''")
-    source = f"read_parquet('{files}')" if kind == "parquet" else f"read_csv('{files}', nullstr = 'NULL')"
+    files = text(place / f"*.{kind}" if place.is_dir() else place)
+    source = f"read_parquet({files})" if kind == "parquet" else f"read_csv({files}, nullstr = 'NULL')"
     try:
         found = {row[0] for row in connection.execute(f"DESCRIBE FROM {source}").fetchall()}
     except duckdb.Error as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 
 from features.adapters.layout import connect, write_folder
+from features.sql import text
 from uniscale.config import DataConfig
 from uniscale.errors import DataError, MissingToolError
 from uniscale.logs import LogDescription
@@ -70,23 +71,23 @@ def _open(connection: duckdb.DuckDBPyConnection, config: DataConfig) -> None:
         raise MissingToolError("Complete Journey is not installed: pip install 'uniscale[journey]'")
     data = Path(package.submodule_search_locations[0]) / "data"
     for name in ("campaigns", "campaign_descriptions", "coupons", "coupon_redemptions", "demographics"):
-        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet('{data / name}.parquet')")
-    departments = ", ".join("'" + name.replace("'", "''") + "'" for name in config.journey_departments)
+        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet({text(data / f'{name}.parquet')})")
+    departments = ", ".join(text(name) for name in config.journey_departments)
     wanted = f"AND department IN ({departments})" if departments else ""
     weeks = f"week <= {config.journey_weeks}"
     connection.execute(f"""
-        CREATE VIEW products AS FROM read_parquet('{data / "products"}.parquet');
+        CREATE VIEW products AS FROM read_parquet({text(data / "products.parquet")});
         CREATE TABLE assortment AS
         SELECT product_id, product_category AS category FROM products WHERE product_category IS NOT NULL {wanted};
         CREATE TABLE all_sales AS
         SELECT household_id, store_id, basket_id, product_id, category, week, sum(sales_value) AS paid,
             sum(quantity) AS quantity, min(transaction_timestamp) AT TIME ZONE 'UTC' AS ts
-        FROM read_parquet('{data / "transactions"}.parquet') JOIN assortment USING (product_id)
+        FROM read_parquet({text(data / "transactions.parquet")}) JOIN assortment USING (product_id)
         WHERE {weeks} AND quantity > 0 GROUP BY ALL;
         CREATE TABLE promotions AS
         SELECT store_id, week, category, product_id,
             max(CAST(display_location <> '0' AS INTEGER) + CAST(mailer_location <> '0' AS INTEGER)) AS prominence
-        FROM read_parquet('{data / "promotions"}.parquet') JOIN assortment USING (product_id)
+        FROM read_parquet({text(data / "promotions.parquet")}) JOIN assortment USING (product_id)
         WHERE {weeks} GROUP BY ALL HAVING prominence > 0;
         CREATE TABLE stores AS
         SELECT store_id FROM all_sales SEMI JOIN promotions USING (store_id)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import duckdb
 
+from features.sql import text
 from uniscale.artifacts import atomic_folder
 from uniscale.logs import TABLES, LogDescription
 
@@ -37,10 +38,12 @@ def write_folder(connection: duckdb.DuckDBPyConnection, description: LogDescript
                 continue
             order = ", ".join(table.key)
             if not table.by_day:
-                connection.execute(f"COPY (FROM {name} ORDER BY {order}) TO '{folder / name}.parquet' (FORMAT parquet)")
+                connection.execute(
+                    f"COPY (FROM {name} ORDER BY {order}) TO {text(folder / f'{name}.parquet')} (FORMAT parquet)"
+                )
             else:
                 connection.execute(f"""
                     COPY (SELECT *, strftime({DAYS[name]}, '%Y-%m-%d') AS day FROM {name} t ORDER BY day, {order})
-                    TO '{folder / name}' (FORMAT parquet, PARTITION_BY (day), FILENAME_PATTERN 'part-{{i}}')""")
+                    TO {text(folder / name)} (FORMAT parquet, PARTITION_BY (day), FILENAME_PATTERN 'part-{{i}}')""")
             rows[name] = connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
     return rows

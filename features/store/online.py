@@ -10,6 +10,7 @@ from feast import FeatureStore
 from feast.data_source import PushMode
 
 from features.behaviours import ATTRIBUTES
+from features.sql import text
 from features.store.repository import open_online
 from features.store.retrieval import item_day_features
 from uniscale.artifacts import read_json
@@ -80,7 +81,7 @@ def _with_attributes(features: Path, events: pa.Table) -> pa.Table:
         SELECT e.user_id, e.ts, e.item_id AS behaviour_item_id, i.* EXCLUDE (item_id), e.type AS behaviour_type,
             CAST(epoch_us(e.ts) // 1000000 AS BIGINT) AS behaviour_ts, i.item_id IS NOT NULL AS known
         FROM events e LEFT JOIN (
-            SELECT item_id, {attributes} FROM '{versions}'
+            SELECT item_id, {attributes} FROM {text(versions)}
             QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY ts DESC) = 1
         ) i ON e.item_id = i.item_id ORDER BY e.user_id, e.ts, e.item_id, e.type""").to_arrow_table()
     connection.close()

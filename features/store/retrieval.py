@@ -13,7 +13,10 @@ import pyarrow.compute as pc
 from features.catalogue import missing_value
 from features.store.repository import open_offline
 from uniscale.errors import DataError
+from uniscale.logs import TIMESTAMP
 from uniscale.samples import SampleSpec
+
+ROWS_A_READ = 100_000  # rows joined at a time, so that memory stays bounded
 
 
 def request_features(features: Path, rows: pa.Table) -> pa.Table:
@@ -74,11 +77,20 @@ def _retrieve(features: Path, service: str, key: str, rows: pa.Table) -> pa.Tabl
     missing = {"row_id", key, "ts"} - set(rows.column_names)
     if missing:
         raise DataError(f"{service} needs columns row_id, {key} and ts; {sorted(missing)} missing")
+    if not len(rows):  # Feast takes no empty question: ask about nobody, for the columns
+        nobody = {"row_id": pa.array([0], pa.int64()), key: [""], "ts": pa.array([0], TIMESTAMP)}
+        return _retrieve(features, service, key, pa.table(nobody)).slice(0, 0)
     spec = SampleSpec.load(features)
     entities = rows.select(["row_id", key, "ts"]).rename_columns(["row_id", key, "event_timestamp"]).to_pandas()
+    parts = []
     with open_offline(features) as store:
-        joined = store.get_historical_features(entities, store.get_feature_service(service)).to_arrow()
-    return _filled(joined.drop_columns([key, "event_timestamp"]).sort_by("row_id"), spec)
+        if service not in {offered.name for offered in store.list_feature_services()}:
+            return rows.select(["row_id"]).sort_by("row_id")
+        for start in range(0, len(rows), ROWS_A_READ):
+            part = entities.iloc[start : start + ROWS_A_READ].copy()
+            joined = store.get_historical_features(part, store.get_feature_service(service)).to_arrow()
+            parts.append(_filled(joined.drop_columns([key, "event_timestamp"]), spec))
+    return pa.concat_tables(parts).combine_chunks().sort_by("row_id")
 
 
 def _filled(table: pa.Table, spec: SampleSpec) -> pa.Table:

@@ -1,6 +1,7 @@
 """Retrieval through Feast equals what one computes by hand, returns every row once, and agrees with online."""
 
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 
 import duckdb
@@ -112,6 +113,31 @@ def test_no_statistic_is_null(features, retrieved):
     for feature in SampleSpec.load(features).select("request", ("count", "number")):
         if feature.block == "user":
             assert retrieved[feature.name].null_count == 0 and retrieved[feature.name].type == pa.float32()
+
+
+def test_rows_are_joined_in_parts(features, asked, retrieved, monkeypatch):
+    from features.store import retrieval
+
+    monkeypatch.setattr(retrieval, "ROWS_A_READ", 150)
+    assert retrieval.request_features(features, asked).equals(retrieved)
+    empty = retrieval.request_features(features, asked.slice(0, 0))
+    assert len(empty) == 0 and empty.schema == retrieved.schema
+
+
+def test_a_dataset_without_users_has_no_user_columns(config, tmp_path):
+    from features.build import build_features
+    from features.store.retrieval import request_features
+
+    logs = random_logs()
+    logs.description = replace(logs.description, has_users=False, profile=(), has_text=False, has_embeddings=False)
+    folder = tmp_path / "it's a folder"  # a quote in a path must not end an SQL literal
+    report = build_features(config, logs.write(folder / "logs"), folder / "features")
+    assert set(report["rows"]) == {"item_versions", "item_statistics", "query_statistics"}
+    assert not (folder / "features" / "text_encoder").exists()
+    rows = {"row_id": pa.array([2, 1], pa.int64()), "user_id": ["u1", "u2"]}
+    found = request_features(folder / "features", pa.table({**rows, "ts": pa.array([FIRST_DAY] * 2, TIMESTAMP)}))
+    assert found.to_pylist() == [{"row_id": 1}, {"row_id": 2}]
+    assert SampleSpec.load(folder / "features").text_dim == 0
 
 
 def test_a_missing_column_is_named(features):

@@ -12,6 +12,7 @@ import pytest
 from features import tables
 from features.behaviours import sequences
 from features.catalogue import RATE_EXPOSURES, RATE_PRIOR
+from features.sql import connect
 from tests.features.log_folder import DESCRIPTION, FIRST_DAY, random_logs
 from uniscale.logs import TIMESTAMP
 
@@ -22,7 +23,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def build(config, logs, folder: Path) -> dict[str, pa.Table]:
     """Every feature table of some logs, by name."""
     logs.write(folder / "logs")
-    connection = tables.connect(folder / "spill", "1GB")
+    connection = connect(folder / "spill", "1GB")
     tables.open_logs(connection, folder / "logs")
     _, last = tables.day_span(connection)
     names = tables.write_tables(connection, config.features, DESCRIPTION, last + 1, folder / "tables")
