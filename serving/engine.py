@@ -8,7 +8,7 @@ offline score of the same row (to 1e-6 with the same weights; what float16 on di
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from serving.items import Catalogue, blank_request
 from uniscale.samples import SampleSpec
 
 QUERIES_KEPT = 4096  # encoded query texts in memory, a few hundred bytes each
+CONTEXTS_KEPT = 1024  # derived contexts in memory
 
 
 class Scorer(Protocol):
@@ -74,7 +75,10 @@ class Engine:
         assert encoder is not None or not spec.text_dim, "the spec has text, so it needs the encoder of its features"
         self.spec, self.models, self.vectors = spec, dict(models), vectors
         self._encode = lru_cache(QUERIES_KEPT)(lambda query: encoder.encode([query])) if encoder else None
-        self._blank = blank_request(spec)
+        self._given = [f for f in spec.select("request") if f.block == "context"]
+        # Fixed columns of a request without candidates; its own overwrite them.
+        self._blank = blank_request(spec) | {f.name: np.zeros(0) for f in spec.select("candidate")}
+        self._blank["item"] = np.zeros(0)
 
     def rank(self, version: str, ask: Ask, user: UserFeatures, catalogue: Catalogue) -> Ranking:
         """Order the candidates by the primary task's probability, ties in the order given."""
@@ -101,9 +105,6 @@ class Engine:
         # A store fed by a stream may already hold what this user did later than a replayed request.
         past = user.behaviour_ts < ask.ts.timestamp()
         columns = dict(self._blank)
-        for feature in self.spec.select("candidate"):
-            columns[feature.name] = np.zeros(0)
-        columns["item"] = np.zeros(0)
         columns |= {name: np.array([value]) for name, value in {**user.values, **self._context(ask)}.items()}
         columns |= {name: values[past] for name, values in user.behaviours.items()}
         columns |= {
@@ -125,10 +126,17 @@ class Engine:
         )
 
     def _context(self, ask: Ask) -> dict[str, int]:
-        derived = context_columns(pa.array([ask.ts], pa.timestamp("us", tz="UTC")), [ask.scenario])
         given = {f"context_{name}": value for name, value in ask.context.items()}
-        values = {**given, **{name: column[0].as_py() for name, column in derived.items()}}
-        return {f.name: context_id(values.get(f.name)) for f in self.spec.select("request") if f.block == "context"}
+        hour = ask.ts.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        values = {**given, **_derived_context(hour, tuple(ask.scenario))}
+        return {feature.name: context_id(values.get(feature.name)) for feature in self._given}
+
+
+@lru_cache(CONTEXTS_KEPT)
+def _derived_context(hour: datetime, scenario: tuple[str, ...]) -> dict[str, str]:
+    """Context that `features.context` derives: it changes by the hour, so a worker works it out once an hour."""
+    columns = context_columns(pa.array([hour], pa.timestamp("us", tz="UTC")), [scenario])
+    return {name: column[0].as_py() for name, column in columns.items()}
 
 
 def popular(item_ids: Sequence[str], catalogue: Catalogue) -> Ranking:

@@ -30,25 +30,31 @@ class UserFeatures:
     behaviour_ts: NDArray[np.int64]  # (B,) seconds since 1970
 
 
-def user_features(spec: SampleSpec, raw: Mapping[str, Any]) -> UserFeatures:
-    """One user's and query's raw columns as model inputs; a column that is absent or None is missing."""
-    values: dict[str, int | float] = {}
-    for feature in spec.select("request"):
-        if feature.block not in ONLINE_BLOCKS:
-            continue
-        value = raw.get(raw_column(feature))
-        if feature.kind == "id":
-            values[feature.name] = 0 if value is None else hash64(value)
-        else:
-            values[feature.name] = _default(feature) if value is None else float(value)
-    items = list(raw.get("behaviour_item_id") or ())
-    behaviours = {
-        # A list in the online store cannot hold a null: Feast gives "" for what the samples hash to 0.
-        feature.name: hash_many(value or None for value in raw.get(raw_column(feature)) or [None] * len(items))
-        for feature in spec.select("behaviour")
-    }
-    ts = np.array(raw.get("behaviour_ts") or (), np.int64)
-    return UserFeatures(values, behaviours, items, ts)
+class UserInputs:
+    """Turns raw user and query columns into model inputs; what is the same for every request is worked out once."""
+
+    def __init__(self, spec: SampleSpec):
+        request = [f for f in spec.select("request") if f.block in ONLINE_BLOCKS]
+        self._ids = [(f.name, raw_column(f)) for f in request if f.kind == "id"]
+        self._numbers = [(f.name, raw_column(f), _default(f)) for f in request if f.kind != "id"]
+        self._behaviours = [(f.name, raw_column(f)) for f in spec.select("behaviour")]
+
+    def __call__(self, raw: Mapping[str, Any]) -> UserFeatures:
+        """Inputs of one user and query; a column that is absent or None is missing."""
+        values: dict[str, int | float] = {}
+        for name, column in self._ids:
+            value = raw.get(column)
+            values[name] = 0 if value is None else hash64(value)
+        for name, column, default in self._numbers:
+            value = raw.get(column)
+            values[name] = default if value is None else value
+        items = raw.get("behaviour_item_id") or []
+        behaviours = {
+            # A list in the online store cannot hold a null: Feast gives "" for what the samples hash to 0.
+            name: hash_many(value or None for value in raw.get(column) or [None] * len(items))
+            for name, column in self._behaviours
+        }
+        return UserFeatures(values, behaviours, items, np.array(raw.get("behaviour_ts") or (), np.int64))
 
 
 def item_column(feature: Feature, latest: pa.Table) -> NDArray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from features.store.repository import open_online
-from serving.inputs import FeatureStoreError, UserFeatures, user_features
+from serving.inputs import FeatureStoreError, UserFeatures, UserInputs
 from uniscale.samples import SampleSpec
 
 REQUEST_SERVICES, ITEM_SERVICES = ("ranking_requests", "ranking_queries"), ("ranking_items",)
@@ -22,7 +22,7 @@ class OnlineFeatures:
     """The online store of a features folder, read for the features of one spec."""
 
     def __init__(self, features: Path, spec: SampleSpec):
-        self._spec = spec
+        self._inputs = UserInputs(spec)
         self._lock = threading.Lock()  # Feast's online stores keep one connection, which threads may not share
         self._store = open_online(features)
         self._request_references = self._references(REQUEST_SERVICES)
@@ -36,7 +36,7 @@ class OnlineFeatures:
         """
         key = {"user_id": user_id, "query": NO_QUERY if query is None else query}
         raw = {name: values[0] for name, values in self._get(self._request_references, [key]).items()}
-        return user_features(self._spec, {**raw, "user_id": user_id, "query": query})
+        return self._inputs({**raw, "user_id": user_id, "query": query})
 
     def items(self, item_ids: Sequence[str]) -> pa.Table:
         """Raw feature columns of items, beside `item_id`, in the order given.

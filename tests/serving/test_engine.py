@@ -12,7 +12,7 @@ from models.batches import collate
 from models.rows import ItemVectors, rows_from_arrow
 from models.zoo import build_model
 from serving.engine import Ask, Engine, popular
-from serving.inputs import context_id, user_features
+from serving.inputs import UserInputs, context_id
 from serving.items import Catalogue, Snapshot
 from tests.sample_folder import SPEC, write_samples
 from tests.serving.raw import DEVICES, items_raw, user_raw
@@ -92,7 +92,7 @@ def test_served_scores_are_the_offline_scores(name, engine, samples, table, item
         row = table.slice(place, 1).to_pylist()[0]
         offline = models[name].score(collate(table.slice(place, 1), SPEC, ItemVectors.load(samples, SPEC)))[:, 0]
         of_row = Catalogue.from_tables(SPEC, items_raw(ITEMS, row), items, "item_clicks_7d")
-        ranking = engine.rank(name, ask_of(row), user_features(SPEC, user_raw(row)), of_row)
+        ranking = engine.rank(name, ask_of(row), UserInputs(SPEC)(user_raw(row)), of_row)
         served = dict(zip(ranking.item_ids, ranking.scores, strict=True))
         gaps = [abs(served[f"i{item}"] - float(score)) for item, score in zip(row["item"], offline, strict=True)]
         worst = max(worst, *gaps)
@@ -104,7 +104,7 @@ def test_every_model_input_equals_the_samples_row(engine, table, items):
     row = table.slice(3, 1).to_pylist()[0]
     of_row = Catalogue.from_tables(SPEC, items_raw(ITEMS, row), items, "item_clicks_7d")
     ask = ask_of(row)
-    served = engine.rows(ask, user_features(SPEC, user_raw(row)), of_row, of_row.places(ask.item_ids))
+    served = engine.rows(ask, UserInputs(SPEC)(user_raw(row)), of_row, of_row.places(ask.item_ids))
     offline = rows_from_arrow(table.slice(3, 1), SPEC)
     for name in ("request_ids", "request_numbers", "query_text", "scenarios", "ts", "candidate_ids", "item"):
         np.testing.assert_array_equal(getattr(served, name), getattr(offline, name), err_msg=name)
@@ -114,7 +114,7 @@ def test_every_model_input_equals_the_samples_row(engine, table, items):
 
 def test_scores_fall_and_do_not_depend_on_the_order_given(engine, table, catalogue):
     row = table.slice(0, 1).to_pylist()[0]
-    user = user_features(SPEC, user_raw(row))
+    user = UserInputs(SPEC)(user_raw(row))
     first = engine.rank("hhsft", ask_of(row), user, catalogue)
     turned = engine.rank("hhsft", ask_of(row, item_ids=[f"i{item}" for item in reversed(row["item"])]), user, catalogue)
     assert (np.diff(first.scores) <= 0).all()
@@ -124,7 +124,7 @@ def test_scores_fall_and_do_not_depend_on_the_order_given(engine, table, catalog
 
 def test_unknown_items_come_last_without_a_score_and_are_named(engine, table, catalogue):
     row = table.slice(0, 1).to_pylist()[0]
-    user = user_features(SPEC, user_raw(row))
+    user = UserInputs(SPEC)(user_raw(row))
     known = engine.rank("hhsft", ask_of(row, item_ids=["i1", "i2"]), user, catalogue)
     mixed = engine.rank("hhsft", ask_of(row, item_ids=["new", "i1", "newer", "i2"]), user, catalogue)
     assert mixed.item_ids == [*known.item_ids, "new", "newer"] and mixed.unknown == ["new", "newer"]
@@ -134,7 +134,7 @@ def test_unknown_items_come_last_without_a_score_and_are_named(engine, table, ca
 
 def test_an_unknown_user_without_query_is_a_normal_cold_one(engine, catalogue, table):
     row = table.slice(0, 1).to_pylist()[0]
-    cold = user_features(SPEC, {"user_id": "nobody", "query": None})
+    cold = UserInputs(SPEC)({"user_id": "nobody", "query": None})
     assert cold.values["user_id_hash"] == hash64("nobody") and cold.values["query_hash"] == 0
     assert cold.values["user_clicks_7d"] == 0.0 and cold.values["user_gender"] == 0
     ranking = engine.rank("hhsft", ask_of(row, user_id="nobody", query=None, context={}, scenario=[]), cold, catalogue)
@@ -149,18 +149,18 @@ def test_behaviours_at_or_after_the_request_are_not_seen(engine, table, catalogu
         "behaviour_ts": [int(asked) - 50, int(asked) - 10, *[int(asked) + 5] * 8][: len(row["behaviour_ts"])]
     }
     ask = ask_of(row)
-    rows = engine.rows(ask, user_features(SPEC, raw), catalogue, catalogue.places(ask.item_ids))
+    rows = engine.rows(ask, UserInputs(SPEC)(raw), catalogue, catalogue.places(ask.item_ids))
     assert rows.behaviour_ts.tolist() == [int(asked) - 50, int(asked) - 10]
     assert len(rows.behaviour_ids) == len(rows.behaviour_index) == rows.behaviour_offsets[-1] == 2
     later = ask_of(row, ts=row["ts"] + timedelta(seconds=6))
     assert len(
-        engine.rows(later, user_features(SPEC, raw), catalogue, catalogue.places(later.item_ids)).behaviour_ts
+        engine.rows(later, UserInputs(SPEC)(raw), catalogue, catalogue.places(later.item_ids)).behaviour_ts
     ) == len(row["behaviour_ts"])
 
 
 def test_features_hash_tells_inputs_apart(engine, table, catalogue):
     row = table.slice(0, 1).to_pylist()[0]
-    user = user_features(SPEC, user_raw(row))
+    user = UserInputs(SPEC)(user_raw(row))
     same = {engine.rank(name, ask_of(row), user, catalogue).features_hash for name in ("hhsft", "dlrm_mlp")}
     other = engine.rank("hhsft", ask_of(row, query=None), user, catalogue).features_hash
     assert len(same) == 1 and other not in same and -(1 << 63) <= other < 1 << 63

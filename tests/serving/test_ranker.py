@@ -14,7 +14,7 @@ from models.rows import ItemVectors
 from models.zoo import build_model
 from serving.deployment import Deployment
 from serving.engine import Engine
-from serving.inputs import FeatureStoreError, user_features
+from serving.inputs import FeatureStoreError, UserInputs
 from serving.items import Catalogue, Snapshot
 from serving.log_writer import LogWriter
 from serving.ranker import Ranker
@@ -42,7 +42,7 @@ class Users:
             self.wait.wait(10)
         if self.error is not None:
             raise self.error
-        return user_features(SPEC, {"user_id": user_id, "query": query})
+        return UserInputs(SPEC)({"user_id": user_id, "query": query})
 
 
 class NoText:

@@ -104,7 +104,7 @@ def test_served_scores_are_those_of_the_exported_models_offline(live):
     from models.checkpoint import load_model
     from models.rows import ItemVectors
     from serving.engine import Ask, Engine
-    from serving.inputs import user_features
+    from serving.inputs import UserInputs
     from serving.items import Catalogue
     from uniscale.samples import SampleSpec
 
@@ -134,9 +134,7 @@ def test_served_scores_are_those_of_the_exported_models_offline(live):
             "item_ids": [f"i{item}" for item in range(30)],
         }
         answer = live.rank(user_id=user, query=query, **asked)
-        offline = engine.rank(
-            answer["version"], Ask(user, query, ts=ASKED, **asked), user_features(spec, raw), catalogue
-        )
+        offline = engine.rank(answer["version"], Ask(user, query, ts=ASKED, **asked), UserInputs(spec)(raw), catalogue)
         served = {item["item_id"]: item["score"] for item in answer["items"]}
         worst = max(
             abs(served[item_id] - score) for item_id, score in zip(offline.item_ids, offline.scores, strict=True)
