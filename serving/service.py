@@ -6,12 +6,14 @@ metrics label by raw path (`serving.telemetry` has bounded ones).
 
 Environment: UNISCALE_SERVING_LOG (folder of the serving log, `serving_log` by default), UNISCALE_FEATURES (features
 folder with the online store; the Bento's own copy by default), UNISCALE_API_KEY or UNISCALE_API_KEY_FILE (asked for as
-`Authorization: Bearer`; without one only loopback is answered).
+`Authorization: Bearer`; without one only loopback is answered), UNISCALE_OWNER (process with which to end).
 """
 
 import asyncio
 import logging
 import os
+import signal
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 from serving.guard import Guard
+from serving.process import end_with
 from serving.schemas import RankRequest, RankResponse
 
 PACKED = Path(__file__).resolve().parent.parent / "deployment"  # beside the packages inside a Bento
@@ -51,6 +54,8 @@ class RankingService:
             Path(multiprocess) if multiprocess else None,
         )
         self.max_body_bytes = self.ranker.deployment.serving.max_body_bytes
+        if owner := os.environ.get("UNISCALE_OWNER"):
+            threading.Thread(target=end_with, args=(int(owner), _stop_supervisor), daemon=True).start()
 
     @bentoml.api(route="/rank", output_spec=RankResponse)
     async def rank(self, request: RankRequest, /) -> Any:
@@ -90,6 +95,10 @@ def _api_key(environment: Mapping[str, str]) -> str | None:
     if path := environment.get("UNISCALE_API_KEY_FILE"):
         return Path(path).read_text().strip()
     return environment.get("UNISCALE_API_KEY") or None
+
+
+def _stop_supervisor() -> None:
+    os.kill(os.getppid(), signal.SIGTERM)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -1,5 +1,8 @@
 """Packaging refuses what would not serve, and a service that cannot start says why; nothing is left behind."""
 
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from serving.deploy import _models, package, popularity_feature, running
 from serving.deployment import Deployment
+from serving.process import end_with
 from serving.weights import export_half
 from tests.sample_folder import SPEC
 from uniscale.artifacts import write_json
@@ -118,11 +122,22 @@ def test_off_loopback_a_key_is_asked_for_before_anything_starts(tmp_path, monkey
     monkeypatch.delenv("UNISCALE_API_KEY", raising=False)
     monkeypatch.delenv("UNISCALE_API_KEY_FILE", raising=False)
     folder = deployment_without_bento(tmp_path / "deployment")
-    for host, message in (("0.0.0.0", "UNISCALE_API_KEY"), ("example", "takes an address")):
-        config = CONFIG.model_copy(update={"serving": CONFIG.serving.model_copy(update={"host": host, "port": 1})})
+    for host, message in (("0.0.0.0", "UNISCALE_API_KEY"), ("localhost", "IPv4 address")):
+        config = CONFIG.model_copy(update={"serving": CONFIG.serving.model_copy(update={"host": host})})
         with pytest.raises(ConfigError, match=message), running(config, folder, tmp_path / "log"):
             pass
     assert not (tmp_path / "log").exists()
+
+
+def test_the_service_ends_with_the_process_that_started_it():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    stopped = threading.Event()
+    watch = threading.Thread(target=end_with, args=(child.pid, stopped.set, 0.01))
+    watch.start()
+    assert not stopped.wait(0.1)
+    child.communicate(b"\n")
+    assert stopped.wait(10)
+    watch.join()
 
 
 def test_a_folder_that_is_no_deployment_is_named(tmp_path):
