@@ -140,6 +140,19 @@ def test_weights_rounded_to_half_precision_score_close_to_float32(name, encoder,
 
 
 @EVERY
+def test_autocast_trains_with_a_loss_near_the_full_precision_one(name, encoder, data):
+    rows, vectors = data
+    model = built(name, encoder, rows)
+    batch = to_batch(rows, vectors)
+    exact = task_losses(model(batch), batch).sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = task_losses(model(batch), batch).sum()
+    loss.backward()
+    assert abs(float(loss.detach() - exact.detach())) < 0.02 * float(exact.detach())
+    assert all(parameter.grad.to_dense().isfinite().all() for parameter in model.parameters())
+
+
+@EVERY
 def test_the_search_export_scores_search_rows_as_the_whole_model_does(name, encoder, data):
     rows, vectors = data
     search = rows.take(np.flatnonzero(rows.domain == 0))
