@@ -17,8 +17,7 @@ PAGES = {
     "experiment": ("experiment", "analysis/experiment.html"),
     "training": ("evaluation", "model/curves.html"),
 }
-COMPARED = ("auc", "gauc", "qauc", "hr@5", "ndcg@10", "log_loss", "ece")
-TRUTH_PREFIX = "truth."
+COMPARED = ("auc", "gauc", "qauc", "hr@5", "ece")
 
 
 def summarise(folders: Mapping[str, Path], verdict: str, run_folder: Path) -> Path:
@@ -104,7 +103,8 @@ def _stage(row: Mapping[str, Any]) -> list[str]:
 def _comparison(metrics: Mapping[str, Any]) -> Iterable[list[str]]:
     for key, value in metrics.items():
         measure = key.rpartition(".")[2]
-        if key.startswith(("champion.", "difference.")) or measure not in COMPARED or value is None:
+        other = key.startswith(("champion.", "difference.")) or (key.count(".") > 1 and measure != "auc")
+        if other or measure not in COMPARED or value is None:
             continue
         champion, difference = metrics.get(f"champion.{key}"), metrics.get(f"difference.{key}")
         yield [key, f"{value:.4f}", _number(champion), _interval(difference)]

@@ -1,9 +1,13 @@
 """Verbs for this machine: run the chain, look at runs, check what is installed."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 from uniscale.cli.options import ConfigPath, Settings, load
 
@@ -30,9 +34,7 @@ def run(
     A run that was killed is resumed from its finished steps when the same command is given again. Exits with 0 when
     the candidate was promoted and with 3 when it was rejected.
     """
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = _console()
     chosen = load(
         config,
         settings,
@@ -54,8 +56,6 @@ def show(
     runs: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
 ) -> None:
     """Print the summary of a finished run again."""
-    from rich.console import Console
-
     from uniscale.artifacts import read_json
     from uniscale.errors import DataError
     from uniscale.run_report import print_summary
@@ -66,12 +66,11 @@ def show(
     if not wanted:
         known = ", ".join(folder.name for folder in done) or "none"
         raise DataError(f"no completed run {run_id or ''} in {runs}: completed ones are {known}")
-    print_summary(wanted[-1], Console(highlight=False))
+    print_summary(wanted[-1], _console())
 
 
 def doctor() -> None:
     """Say what this machine has, what is missing, and how to get it."""
-    from rich.console import Console
     from rich.table import Table
 
     from uniscale.doctor import examine
@@ -81,5 +80,12 @@ def doctor() -> None:
     for finding in findings:
         mark, remedy = ("ok", "") if finding.fine else ("[red]missing[/red]", finding.remedy)
         table.add_row(mark, finding.what, finding.found, remedy)
-    Console(highlight=False).print(table)
+    _console().print(table)
     raise typer.Exit(0 if all(finding.fine for finding in findings if finding.required) else 1)
+
+
+def _console() -> "Console":
+    """Bound to today's standard output, because the runner redirects the name while the pipeline runs."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
