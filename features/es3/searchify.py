@@ -30,7 +30,7 @@ def unclaimed_clicks(
         context: names of the context columns.
 
     Returns:
-        request_id ("pseudo:" and the event's id), event_id, event_request, domain, scenario, user_id, ts (the original
+        request_id ("pseudo:" and the event's id), event_id, event_request (null unless it is the user's own), domain, scenario, user_id, ts (the original
         request's; the click's own where the log names none), asked (the same in microseconds), at (of the click),
         item_id, context columns, repeats (further clicks on that item in the request).
     """
@@ -41,7 +41,11 @@ def unclaimed_clicks(
         F.col("request_id").alias("event_request"), "user_id", F.col("ts").alias("origin"), "scenario", *context
     )
     asked = F.coalesce(F.unix_micros("origin"), F.col("at"))
-    found = clicks.join(origin, ["event_request", "user_id"], "left").withColumn("asked", asked)
+    found = (
+        clicks.join(origin, ["event_request", "user_id"], "left")
+        .withColumn("asked", asked)
+        .withColumn("event_request", F.when(F.col("origin").isNotNull(), F.col("event_request")))
+    )
     in_window = (F.col("at") - F.col("asked")).between(0, rules.click_window // MICROSECOND)
     first = F.struct("at", "event_id", "event_request", "user_id", "asked", "domain", "scenario", *context)
     group = F.coalesce("event_request", "event_id")

@@ -1,0 +1,37 @@
+from datetime import date
+
+import pytest
+
+from features.splits import label_tail_days, split_by_time
+from uniscale.config import load_config
+from uniscale.errors import DataError
+
+CONFIG = load_config().samples.model_copy(
+    update={
+        "warmup_days": 7,
+        "valid_days": 2,
+        "test_days": 4,
+        "click_window_hours": 24.0,
+        "conversion_window_days": 2.5,
+    }
+)
+
+
+def test_days_of_a_split_by_hand():
+    splits = split_by_time(date(2026, 1, 1), date(2026, 1, 31), CONFIG)
+    assert splits.tail_days == 3
+    assert splits.test == (date(2026, 1, 25), date(2026, 1, 28))  # 29, 30, 31 complete its labels
+    assert splits.valid == (date(2026, 1, 20), date(2026, 1, 21))  # 22, 23, 24 complete its labels
+    assert splits.train == (date(2026, 1, 8), date(2026, 1, 19))
+    assert splits.as_json()["valid"] == ["2026-01-20", "2026-01-21"]
+
+
+def test_the_longer_window_rounded_up_is_the_tail():
+    assert label_tail_days(CONFIG.model_copy(update={"click_window_hours": 73.0})) == 4
+
+
+def test_the_least_log_has_one_training_day_and_one_day_less_is_refused():
+    splits = split_by_time(date(2026, 1, 1), date(2026, 1, 20), CONFIG)  # 7 + 1 + 2 + 3 + 4 + 3
+    assert splits.train == (date(2026, 1, 8), date(2026, 1, 8))
+    with pytest.raises(DataError, match=r"has 19 days .* needs 20: samples.warmup_days 7 .* samples.test_days 4"):
+        split_by_time(date(2026, 1, 1), date(2026, 1, 19), CONFIG)
