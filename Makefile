@@ -25,7 +25,7 @@ run: setup
 	|| { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .
