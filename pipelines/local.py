@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.console import StepConsole, error_of
+from pipelines.orphans import guarded
 from uniscale.artifacts import content_hash, read_json, source_hash, write_json
 from uniscale.config import Config
 from uniscale.errors import DataError, UniscaleError
@@ -69,7 +70,8 @@ def run_locally(config: Config, root: Path, show: Callable[[str], None], fresh: 
     with (folder / "pipeline.log").open("a") as log:
         console = StepConsole(log, show)
         try:
-            _execute(config, root, arguments, console)
+            with guarded(manifest["id"]):
+                _execute(config, root, arguments, console)
             manifest["status"] = "completed"
         except KeyboardInterrupt:
             manifest["status"] = "interrupted"

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from uniscale.cli import TELEMETRY_OFF
+from uniscale.cli import ENVIRONMENT
 
-os.environ.update(TELEMETRY_OFF)
+os.environ.update(ENVIRONMENT)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

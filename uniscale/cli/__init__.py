@@ -7,13 +7,15 @@ import typer
 
 from uniscale.cli import kubeflow, local, steps
 
-# Before any dependency is imported, here or in a child process: none of them phones home.
-TELEMETRY_OFF = {
+# Set before any dependency is imported, here or in a child process: none of them phones home, and threads that wait
+# for work sleep instead of spinning (on busy cores, spinning made training ten times slower).
+ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "BENTOML_DO_NOT_TRACK": "True",
     "DVC_NO_ANALYTICS": "1",
     "FEAST_USAGE": "False",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 app = typer.Typer(
@@ -33,7 +35,7 @@ def main() -> None:
     """Entry point: user errors end with one clear message, never a traceback."""
     from uniscale.errors import UniscaleError
 
-    for name, value in TELEMETRY_OFF.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         app()
