@@ -1,0 +1,5 @@
+"""`python -m uniscale.cli`."""
+
+from uniscale.cli import main
+
+main()
