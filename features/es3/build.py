@@ -29,9 +29,9 @@ from uniscale.logs import LogDescription
 from uniscale.progress import Progress
 from uniscale.samples import QueryRule, SampleSpec
 
-# A short job on a laptop: the first compiler alone is ready sooner than the second would pay, and one collector
-# thread leaves the other core to the work.
-LOCAL_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+# A short job on a laptop: the first compiler alone is ready sooner than the second would pay, one collector thread
+# leaves the other core to the work, and a heap of full size from the start spares the collections that grow it.
+LOCAL_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:NewRatio=1 -Xms"
 LANDING = ("event_id", "task", "at", "request_id", "item_id", "source")
 
 
@@ -59,7 +59,7 @@ def build_samples(
     logs, features, out = Path(logs).resolve(), Path(features).resolve(), Path(out).resolve()
     splits = split_by_time(*days_of(logs), config.samples)
     if spark is None:
-        java = LOCAL_JAVA if config.spark.master.startswith("local") else ""
+        java = LOCAL_JAVA + config.spark.driver_memory if config.spark.master.startswith("local") else ""
         with spark_session(config.spark, java) as session:
             return build_samples(config, logs, features, out, session)
     progress = Progress("samples", 4, "stages")
@@ -178,6 +178,14 @@ class _Job:
             "position"
         )
         clicks = self._save("clicks", attribution.bind_clicks(samples, events, rules))
+        first, last = self.splits.train
+        trainable = clicks.where(F.to_date(F.timestamp_micros("asked")).between(F.lit(first), F.lit(last)))
+        if trainable.isEmpty():
+            raise DataError(
+                f"no positive {rules.primary} in {rules.target} from {first} to {last}, so there is nothing to train "
+                f"on: events of type {rules.tasks[rules.primary]} must name their request and an item it exposed, "
+                f"within samples.click_window_hours ({self.config.click_window_hours})"
+            )
         return clicks.select(*LANDING).unionByName(attribution.attribute(samples, clicks, events, rules))
 
     def _corpus(self, tables: Logs, rules: Rules) -> DataFrame:
@@ -247,11 +255,9 @@ class _Job:
         query_days = features_of(
             "query", at_midnight("query", requests.where(F.col("query").isNotNull())), query_day_features
         )
-        users = None
-        if any(f.block in ("user", "behaviour") and f.name != "user_id_hash" for f in spec.features):
-            users = retrieve.retrieve(
-                self.spark, self.scratch / "requests", self.features, request_features, self.scratch / "user_features"
-            )
+        users = retrieve.retrieve(
+            self.spark, self.scratch / "requests", self.features, request_features, self.scratch / "user_features"
+        )
         candidates = listwise.candidate_lists(requests, labels, item_days, catalogue, spec)
         if corpus is not None:
             query_days = query_days.join(corpus.select("query", "query_text"), "query", "left")

@@ -75,21 +75,20 @@ def candidate_lists(
 
 
 def assemble(
-    requests: DataFrame, candidates: DataFrame, users: DataFrame | None, query_days: DataFrame, spec: SampleSpec
+    requests: DataFrame, candidates: DataFrame, users: DataFrame, query_days: DataFrame, spec: SampleSpec
 ) -> DataFrame:
     """Complete list-wise rows with `day` and `domain`, the partitions of the output.
 
     Args:
         requests: request_id, row_id, day, domain, scenario, user_id, ts, query, query_rule, context columns.
         candidates: result of `candidate_lists`.
-        users: row_id, the raw user and behaviour columns, behaviour_index, behaviour_ts; None where users have none.
+        users: row_id, the raw user and behaviour columns, behaviour_index, behaviour_ts (where users return).
         query_days: query, day, query_text and the raw query columns.
         spec: the features wanted.
     """
     # The wide columns meet last and all by row_id, so that each is shuffled once.
     rows = requests.drop("items").join(query_days, ["query", "day"], "left").withColumns(_context())
-    rows = rows if users is None else rows.join(users, "row_id", "left")
-    rows = rows.join(candidates, "row_id")
+    rows = rows.join(users, "row_id", "left").join(candidates, "row_id")
     for name, kind in (("behaviour_index", "int"), ("behaviour_ts", "bigint"), ("query_text", "float")):
         if name not in rows.columns:
             rows = rows.withColumn(name, F.lit(None))

@@ -83,7 +83,7 @@ def nearest_queries(items: DataFrame, index: Path) -> DataFrame:
     def search(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         faiss.omp_set_num_threads(1)
         opened = faiss.read_index(path, faiss.IO_FLAG_MMAP)
-        for batch in batches:
+        for batch in batches if opened.ntotal else ():
             texts = batch.column("text").flatten().to_numpy().reshape(batch.num_rows, -1)
             cosine, rows = opened.search(np.ascontiguousarray(texts, np.float32), min(NEIGHBOURS, opened.ntotal))
             kept = (rows >= 0) & (cosine > 0)

@@ -11,7 +11,6 @@ from pyspark.sql import functions as F
 from features.es3.attribution import Rules
 from features.splits import Splits
 from uniscale.artifacts import content_hash, read_json
-from uniscale.errors import DataError
 from uniscale.samples import LabelSource, QueryRule, SampleSpec, Sampling, row_schema
 
 STAGES = ("search-exposed", "+ unexposed expansion", "+ label attribution", "+ searchification")
@@ -185,18 +184,7 @@ def manifest(
     rules: Rules,
     counts: dict[str, Any],
 ) -> dict[str, Any]:
-    """The manifest of a written samples folder; Table 1 counts its training split.
-
-    Raises:
-        DataError: no search sample of the training split is positive.
-    """
-    train = counts["rows"]["train"]
-    if not train.get(rules.target, {}).get(f"{rules.primary}.in_domain"):
-        raise DataError(
-            f"no positive {rules.primary} in {rules.target} from {splits.train[0]} to {splits.train[1]}, so there is "
-            f"nothing to train on: its events ({rules.tasks[rules.primary]}) must name the request and an item it "
-            f"exposed, within samples.click_window_hours; events found: {counts['events'][rules.primary]['in_domain']}"
-        )
+    """The manifest of a written samples folder; Table 1 counts its training split."""
     report_of_ingest = logs / "report.json"
     schema = row_schema(SampleSpec.load(out))
     fields = [[field.name, str(field.type)] for field in schema]
@@ -205,7 +193,7 @@ def manifest(
         "label_tail_days": splits.tail_days,
         "seed": seed,
         "table1_of": "train",
-        "table1": table_1(train, rules.target, rules.primary),
+        "table1": table_1(counts["rows"]["train"], rules.target, rules.primary),
         "skipped": [{"stage": stage, "reason": reason} for stage, reason in skipped.items()],
         **counts,
         "schema_hash": hashlib.blake2b(json.dumps(fields).encode(), digest_size=8).hexdigest(),

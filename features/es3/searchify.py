@@ -30,9 +30,9 @@ def unclaimed_clicks(
         context: names of the context columns.
 
     Returns:
-        request_id ("pseudo:" and the event's id), event_id, event_request (null unless it is the user's own), domain, scenario, user_id, ts (the original
-        request's; the click's own where the log names none), asked (the same in microseconds), at (of the click),
-        item_id, context columns, repeats (further clicks on that item in the request).
+        request_id ("pseudo:" and the event's id), event_id, event_request (null where the log names no request of
+        that user), domain, scenario, user_id, ts (the original request's, else the click's own), asked (the same in
+        microseconds), at (of the click), item_id, context columns, repeats (of that click in the request).
     """
     clicks = events.where(~F.col("own") & (F.col("task") == rules.primary)).join(
         landings.select("event_id").distinct(), "event_id", "left_anti"

@@ -1,0 +1,177 @@
+"""Stage 4 on two requests by hand: parallel lists, hashes, missing values, Table 1, the flat export."""
+
+from datetime import date
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from features.es3.listwise import assemble, candidate_lists, flat, write_rows
+from features.es3.report import count_rows, table_1
+from features.splits import Splits
+from tests.es3.conftest import RULES, clock
+from uniscale.artifacts import read_json
+from uniscale.hashing import hash64
+from uniscale.samples import Feature, LabelSource, QueryRule, SampleSpec, Sampling, row_schema
+
+pytestmark = [pytest.mark.spark, pytest.mark.xdist_group("spark")]
+
+SPEC = SampleSpec(
+    features=(
+        Feature("user_id_hash", "user", "id", "request", "user"),
+        Feature("user_clicks_7d", "user", "count", "request"),
+        Feature("query_hash", "query", "id", "request", "query"),
+        Feature("query_searches_7d", "query", "count", "request"),
+        Feature("context_device", "context", "id", "request", "device"),
+        Feature("context_hour", "context", "id", "request", "hour"),
+        Feature("context_scenario", "context", "id", "request", "scenario"),
+        Feature("item_hash", "item", "id", "candidate", "item"),
+        Feature("item_brand", "item", "id", "candidate", "brand"),
+        Feature("item_price", "item", "count", "candidate"),
+        Feature("behaviour_item", "behaviour", "id", "behaviour", "item"),
+    ),
+    domains=("search", "feed"),
+    scenarios=("keyword", "home"),
+    tasks=("click", "conversion"),
+    content_dim=2,
+    text_dim=2,
+    max_behaviours=4,
+)
+DAY = date(2026, 1, 5)
+EXPOSED, UNEXPOSED, POSITIVE = int(Sampling.EXPOSED), int(Sampling.UNEXPOSED), int(Sampling.PSEUDO_POSITIVE)
+
+
+@pytest.fixture(scope="module")
+def folder(spark, tmp_path_factory):
+    """A samples folder of one search request (two shown, one not) and one pseudo-request of an unknown item."""
+    requests = spark.createDataFrame(
+        [
+            (7, "s", "u", clock(600), "shoe", 0, DAY, "search", ["keyword", "archived"], "phone",
+             [("a", EXPOSED, 1), ("b", EXPOSED, 2), ("a2", UNEXPOSED, 0)]),
+            (9, "p", "v", clock(61), None, 2, DAY, "feed", ["keyword", "home"], None, [("new", POSITIVE, 4)]),
+        ],
+        "row_id long, request_id string, user_id string, ts timestamp, query string, query_rule byte, day date, "
+        "domain string, scenario array<string>, context_device string, "
+        "items array<struct<item_id:string,sampling:byte,position:smallint>>",
+    )  # fmt: skip
+    labels = spark.createDataFrame(
+        [
+            ("s", "b", "click", int(LabelSource.IN_DOMAIN)),
+            ("s", "b", "conversion", int(LabelSource.CLICKED)),
+            ("s", "a2", "click", int(LabelSource.UNEXPOSED)),
+            ("p", "new", "click", int(LabelSource.PSEUDO)),
+        ],
+        "request_id string, item_id string, task string, source byte",
+    )
+    item_days = spark.createDataFrame(
+        [("a", DAY, "acme", 2.5), ("b", DAY, None, 4.0), ("a2", DAY, "acme", 1.0), ("new", DAY, None, None)],
+        "item_id string, day date, item_brand string, item_price float",
+    )
+    catalogue = spark.createDataFrame([("a", 1), ("a2", 2), ("b", 3)], "item_id string, index int")
+    users = spark.createDataFrame(
+        [(7, 3.0, ["b", "gone"], [3, 0], [100, 200]), (9, None, [], [], [])],
+        "row_id long, user_clicks_7d float, behaviour_item_id array<string>, behaviour_index array<int>, "
+        "behaviour_ts array<long>",
+    )
+    query_days = spark.createDataFrame(
+        [("shoe", DAY, 5.0, [0.6, 0.8])], "query string, day date, query_searches_7d float, query_text array<float>"
+    )
+    out = tmp_path_factory.mktemp("samples")
+    candidates = candidate_lists(requests, labels, item_days, catalogue, SPEC)
+    write_rows(assemble(requests, candidates, users, query_days, SPEC), out / "rows")
+    SPEC.save(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def rows(folder):
+    files = folder.glob("rows/*/*/*.parquet")
+    return {row["request_id"]: row for file in files for row in pq.ParquetFile(file).read().to_pylist()}
+
+
+def test_files_have_exactly_the_schema_of_the_contract(folder):
+    files = sorted(folder.glob("rows/*/*/*.parquet"))
+    assert [str(file.relative_to(folder).parent) for file in files] == [
+        "rows/day=2026-01-05/domain=feed",
+        "rows/day=2026-01-05/domain=search",
+    ]
+    for file in files:
+        assert pq.read_schema(file).remove_metadata().equals(row_schema(SPEC))
+        assert pq.ParquetFile(file).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_candidates_are_parallel_lists_in_the_order_of_the_items(rows):
+    row = rows["s"]
+    assert row["item"] == [1, 3, 2]
+    assert row["sampling"] == [EXPOSED, EXPOSED, UNEXPOSED]
+    assert row["position"] == [1, 2, 0]
+    assert row["click"] == [0, 1, 1]
+    assert row["click_source"] == [LabelSource.NONE, LabelSource.IN_DOMAIN, LabelSource.UNEXPOSED]
+    assert row["conversion"] == [0, 1, 0]
+    assert row["conversion_source"] == [0, LabelSource.CLICKED, 0]
+    assert row["item_price"] == [2.5, 4.0, 1.0]
+
+
+def test_ids_are_hashed_as_everywhere_and_a_missing_one_is_zero(rows):
+    row = rows["s"]
+    assert row["item_hash"] == [hash64("a"), hash64("b"), hash64("a2")]
+    assert row["item_brand"] == [hash64("acme"), 0, hash64("acme")]
+    assert row["user_id_hash"] == hash64("u") and row["query_hash"] == hash64("shoe")
+    assert row["behaviour_item"] == [hash64("b"), hash64("gone")] and row["behaviour_index"] == [3, 0]
+    assert rows["p"]["query_hash"] == 0 and rows["p"]["context_device"] == 0
+
+
+def test_request_columns_and_context(rows):
+    row = rows["s"]
+    assert (row["domain_index"], row["scenarios"], row["query_rule"]) == (0, [0], QueryRule.TYPED)
+    assert row["context_hour"] == hash64("10") and row["context_device"] == hash64("phone")
+    assert row["context_scenario"] == hash64("archived|keyword")
+    assert row["query_text"] == pytest.approx([0.6, 0.8])
+    assert (rows["p"]["domain_index"], rows["p"]["scenarios"]) == (1, [0, 1])
+
+
+def test_what_nobody_knows_is_a_true_nought_or_unknown(rows):
+    row = rows["p"]
+    assert row["user_clicks_7d"] == 0.0 and row["query_searches_7d"] == 0.0  # no event counted is a count of 0
+    assert row["item_price"] == [None] and row["item"] == [0]
+    assert row["query_text"] == [] and row["behaviour_ts"] == []
+    assert row["item_hash"] == [hash64("new")]
+
+
+def test_table_1_by_hand(spark, folder):
+    splits = Splits(train=(DAY, DAY), valid=(date(2026, 1, 6),) * 2, test=(date(2026, 1, 7),) * 2, tail_days=0)
+    counts = count_rows(spark.read.parquet(str(folder / "rows")), splits, RULES)
+    search, feed = counts["train"]["search"], counts["train"]["feed"]
+    assert search == {
+        "requests": 1, "samples": 3, "exposed": 2, "unexposed": 1,
+        "click.in_domain": 1, "click.unexposed": 1, "conversion.clicked": 1, "query.typed": 1,
+    }  # fmt: skip
+    assert feed == {
+        "requests": 1, "samples": 1, "pseudo_positive": 1, "click.pseudo": 1, "query.co_occurrence": 1
+    }  # fmt: skip
+    assert counts["valid"] == counts["test"] == {}
+    keys = ("requests", "samples", "click_positives", "requests_x", "samples_x", "click_positives_x")
+    table = table_1(counts["train"], "search", "click")
+    assert [tuple(stage[key] for key in keys) for stage in table] == [
+        (1, 2, 1, 1.0, 1.0, 1.0),
+        (1, 3, 1, 1.0, 1.5, 1.0),
+        (1, 3, 2, 1.0, 1.5, 2.0),
+        (2, 4, 3, 2.0, 2.0, 3.0),
+    ]
+
+
+def test_table_1_without_a_baseline_has_no_multipliers():
+    assert {stage["samples_x"] for stage in table_1({}, "search", "click")} == {None}
+
+
+def test_the_flat_export_has_a_row_a_candidate(folder, tmp_path):
+    size = flat(folder, tmp_path / "flat.parquet")
+    assert size == (tmp_path / "flat.parquet").stat().st_size
+    found = duckdb.sql(
+        f"SELECT request_id, item, click, item_price, user_clicks_7d FROM '{tmp_path}/flat.parquet' ORDER BY ALL"
+    ).fetchall()
+    assert found == [("p", 0, 1, None, 0.0), ("s", 1, 0, 2.5, 3.0), ("s", 2, 1, 1.0, 3.0), ("s", 3, 1, 4.0, 3.0)]
+
+
+def test_the_spec_beside_the_rows_reads_back(folder):
+    assert SampleSpec.from_json(read_json(folder / "spec.json")) == SPEC
