@@ -8,7 +8,7 @@ INPUT ?=
 MODEL ?=
 SET ?=
 
-.PHONY: setup run test check bench clean images
+.PHONY: setup run test check clean
 
 setup: $(READY)
 
@@ -32,9 +32,6 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
-
-bench: setup
-	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STARTED = re.compile(r"Executing task '(?P<step>[\w-]+)'")
 ENDED = re.compile(r"Task '(?P<step>[\w-]+)' finished with status (?P<status>\w+)")
 RUNNER_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d+ - (INFO|WARNING|ERROR) - ")
+PROGRESS = re.compile(r"^[a-z][\w -]*: ")  # what our steps print; the chatter of libraries is left to the log
 COPY_SUFFIX = re.compile(r"-\d+$")  # a step that stands in both branches is called package and package-2
 
 
@@ -83,7 +84,8 @@ class StepConsole:
             self.in_executor_input = line != "}"
         elif line:
             self.current.lines.append(line)
-            self.show(f"[dim]  {self.current.name}: {line.replace('[', chr(92) + '[')}[/dim]")
+            if PROGRESS.match(line):
+                self.show(f"[dim]  {self.current.name}: {line.replace('[', chr(92) + '[')}[/dim]")
 
 
 def error_of(record: StepRecord) -> str:
