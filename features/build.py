@@ -30,12 +30,16 @@ MEMORY_LIMIT = "2GB"
 def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
     """Build every feature table of a clean log folder; register and materialise the Feast store.
 
-    Writes `tables/*.parquet` (the Feast sources), `store/` (feature_store.yaml, registry, online store as of the end of
-    the logs), `items.parquet` (index from 1, item_id, content, text), `text_encoder/` (when there is text; fitted on
-    the days before the test split), `spec.json`, `description.json` and `report.json`.
+    Writes `tables/*.parquet` (the Feast sources), `store/` (feature_store.yaml, registry, online store),
+    `items.parquet` (index from 1, item_id, content, text), `text_encoder/` (when there is text; fitted on the days
+    before the test split), `spec.json`, `description.json` and `report.json`.
+
+    The online store stands where the service's requests begin: after the logs in a simulation, whose users go on to
+    answer the service; at the start of the test days otherwise, which are replayed and whose clicks must not be known.
 
     Returns:
-        What `report.json` holds: rows of each table, items, texts fitted on, and `as_of`, the online store's instant.
+        What `report.json` holds: rows of each table, items, texts fitted on, and the online store's instants: `as_of`
+        for what users did, `attributes_as_of` for item attributes and profiles.
 
     Raises:
         DataError: no log folder, too few days to split, or no text where the description promises it.
@@ -56,10 +60,11 @@ def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
         description.save(folder)
         sample_spec(config.features, description, vectors["content_dim"]).save(folder)
         progress.advance(note="catalogue")
-        as_of = datetime.combine(_date(last + 1), time.min, UTC)
-        materialise(folder, config.features, as_of)
+        end = datetime.combine(_date(last + 1), time.min, UTC)
+        as_of = end if description.has_truth else datetime.combine(cutoff, time.min, UTC)
+        materialise(folder, config.features, as_of, end)
         apply(folder, out.resolve() / "tables")  # where the tables will be once the folder is in place
-        report = {"rows": rows, **vectors, "as_of": as_of.isoformat()}
+        report = {"rows": rows, **vectors, "as_of": as_of.isoformat(), "attributes_as_of": end.isoformat()}
         write_json(folder / "report.json", report)
         progress.advance(note="online store")
     progress.finish(f"({sum(rows.values()):,} rows in {len(rows)} tables)")

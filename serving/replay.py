@@ -82,8 +82,8 @@ def replay(config: Config, logs: Path, samples: Path, url: str, out: Path) -> di
         "off_policy": _off_policy(description, context, shown, rank, variants),
         "limits": [
             "the users saw the logged order, so labels of items shown low are missing clicks, not dislikes",
-            "statistics of users, queries and items are those of the feature store, which is as of the end of the "
-            "log and so knows more than the request did; behaviours are cut at the request's time",
+            "statistics and behaviours are those of the feature store at the start of the test days, so they know "
+            "less than a request on a later day did; item attributes are the newest",
             *description.limits,
         ],
     }

@@ -27,16 +27,28 @@ from uniscale.samples import SampleSpec
 
 PROJECT = "uniscale"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WITHOUT_BEHAVIOUR = {"user_profile", "item_versions"}
 
 
-def materialise(features: Path, config: FeatureConfig, as_of: datetime) -> FeatureStore:
-    """Write `store/`: settings, registry, and the online store with every entity's newest row at or before `as_of`."""
+def materialise(features: Path, config: FeatureConfig, as_of: datetime, known_until: datetime) -> FeatureStore:
+    """Write `store/`: settings, registry, and the online store with every entity's newest row at or before an instant.
+
+    Args:
+        features: FEATURES folder.
+        config: which online store.
+        as_of: the instant of statistics and behaviours, which hold what users did.
+        known_until: the instant of item attributes and profiles, which hold no behaviour.
+    """
     folder = Path(features) / "store"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "feature_store.yaml").write_text(yaml.safe_dump(_settings(config), sort_keys=False))
     store = apply(features, Path(features).resolve() / "tables")
     with offline_work():
-        store.materialize(EPOCH, as_of)
+        views = [view.name for view in store.list_batch_feature_views()]
+        of_entities = [name for name in views if name in WITHOUT_BEHAVIOUR]
+        store.materialize(EPOCH, as_of, [name for name in views if name not in WITHOUT_BEHAVIOUR])
+        if of_entities:
+            store.materialize(EPOCH, known_until, of_entities)
     return store
 
 

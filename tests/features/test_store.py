@@ -2,7 +2,7 @@
 
 import shutil
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 
 import duckdb
 import pyarrow as pa
@@ -160,20 +160,34 @@ def plain(value):
         ("ranking_items", "item_id", "item_day_features"),
     ],
 )
-def test_offline_equals_online_at_the_instant_of_the_online_store(features, service, key, function):
+def test_offline_equals_online_at_the_instants_of_the_online_store(features, service, key, function):
     from features.store import retrieval
-    from features.store.repository import open_online
+    from features.store.repository import WITHOUT_BEHAVIOUR, open_online
 
     table = {"user_id": "user_statistics", "query": "query_statistics", "item_id": "item_versions"}[key]
     keys = sorted(set(pq.read_table(features / "tables" / f"{table}.parquet")[key].to_pylist()))
-    as_of = pa.scalar(read_json(features / "report.json")["as_of"]).cast(TIMESTAMP)
-    rows = {"row_id": pa.array(range(len(keys)), pa.int64()), key: keys, "ts": pa.repeat(as_of, len(keys))}
-    offline = getattr(retrieval, function)(features, pa.table(rows))
+    report, offline = read_json(features / "report.json"), {}
+    for instant in ("as_of", "attributes_as_of"):
+        at = pa.repeat(pa.scalar(report[instant]).cast(TIMESTAMP), len(keys))
+        rows = {"row_id": pa.array(range(len(keys)), pa.int64()), key: keys, "ts": at}
+        offline[instant] = getattr(retrieval, function)(features, pa.table(rows))
     store = open_online(features)
+    views = {view.name: {field.name for field in view.features} for view in store.list_batch_feature_views()}
+    attributes = set().union(*(names for view, names in views.items() if view in WITHOUT_BEHAVIOUR))
     online = store.get_online_features(store.get_feature_service(service), [{key: each} for each in keys]).to_dict()
-    assert set(online) == set(offline.column_names) - {"row_id"} | {key}
+    assert set(online) == set(offline["as_of"].column_names) - {"row_id"} | {key}
     for name in set(online) - {key}:
-        assert [plain(value) for value in online[name]] == offline[name].to_pylist(), name
+        expected = offline["attributes_as_of" if name in attributes else "as_of"][name].to_pylist()
+        assert [plain(value) for value in online[name]] == expected, name
+
+
+def test_the_online_store_of_a_real_log_knows_nothing_of_its_test_days(features, logs, config):
+    from features.splits import split_by_time
+
+    days = [date.fromisoformat(path.name.removeprefix("day=")) for path in (logs / "requests").glob("day=*")]
+    report = read_json(features / "report.json")
+    assert report["as_of"][:10] == split_by_time(min(days), max(days), config.samples).test[0].isoformat()
+    assert report["attributes_as_of"][:10] == (max(days) + DAY).isoformat()
 
 
 def test_a_moved_folder_works(features, asked, retrieved, tmp_path):
