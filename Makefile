@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The lock is complete, so nothing is left to resolve, except for torch: which CUDA packages it needs depends on its wheel.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DATA ?= simulation
 INPUT ?=
 MODEL ?=
@@ -15,8 +17,10 @@ setup: $(READY)
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 is needed, found " + sys.version.split()[0] + ": set PYTHON=/path/to/python3.11") if sys.version_info[:2] != (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) -c requirements.lock torch
+	$(PIP) --no-deps -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check
 	touch $(READY)
 
 # Exit code 3 is a clean outcome: the candidate was rejected and the champion stays.
