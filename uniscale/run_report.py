@@ -149,11 +149,23 @@ def _replay(replay: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _verdict(experiment: Mapping[str, Any]) -> list[list[str]]:
-    return [
-        ["mode", experiment["mode"]],
-        ["verdict", experiment["verdict"]],
-        ["why", experiment["reason"]],
-    ]
+    primary = next(row for row in experiment["metrics"] if row["name"] == experiment["primary"])
+    users = ", ".join(f"{arm['name']} {arm['users']:,} users" for arm in experiment["variants"].values())
+    rows = [["mode", f"{experiment['mode']}: {users}"]]
+    if experiment["sample_ratio"]:
+        rows.append(
+            ["sample ratio", f"{experiment['sample_ratio']['status']}, p = {experiment['sample_ratio']['p']:.3g}"]
+        )
+    if primary["withheld"] or primary["lift"] is None:
+        rows.append([primary["label"], f"withheld: {primary['withheld']}"])
+    else:
+        low, high = primary["interval"]
+        rows.append([primary["label"], f"lift {primary['lift']:+.1%}, interval {low:+.1%} to {high:+.1%}"])
+    if primary["mde"] is not None:
+        short = primary["mde"] > experiment["mde_target"]
+        judged = f"underpowered for the {experiment['mde_target']:.0%} asked for" if short else "enough power"
+        rows.append(["detectable lift", f"{primary['mde']:.1%}: {judged}"])
+    return [*rows, ["verdict", experiment["verdict"]], ["why", experiment["reason"]]]
 
 
 def print_summary(run_folder: Path, console: "Console") -> None:
