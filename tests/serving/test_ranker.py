@@ -198,9 +198,16 @@ def samples_of(service) -> Counter:
 
 def test_metrics_count_answers_refusals_and_unknown_items(ranker):
     service, _ = ranker
-    before = samples_of(service)  # prometheus_client keeps one count a process where Feast has made it multi-process
-    answer = ask(service, item_ids=["i1", "new"]).body
-    ask(service, item_ids=[f"x{number}" for number in range(CONFIG.serving.max_candidates + 1)])
+
+    def one_of_each():
+        ask(service, item_ids=[f"x{number}" for number in range(CONFIG.serving.max_candidates + 1)])
+        return ask(service, item_ids=["i1", "new"]).body
+
+    # Once Feast has made prometheus_client multi-process, a new series starts from the process's earlier count of it:
+    # so every series is there before the counting begins.
+    one_of_each()
+    before = samples_of(service)
+    answer = one_of_each()
     found = samples_of(service)
     found.subtract(before)
     labels = f'{{fallback="none",variant="{answer["variant"]}",version="{answer["version"]}"}}'

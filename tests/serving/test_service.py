@@ -4,6 +4,7 @@ One deployment of two small models on a small Feast store is built and started o
 """
 
 import json
+import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from uniscale.artifacts import read_json
 from uniscale.assignment import assign
 from uniscale.config import Config, load_config
+from uniscale.logs import TIMESTAMP
 
 pytestmark = pytest.mark.xdist_group("service")
 
@@ -115,15 +118,19 @@ def test_served_scores_are_those_of_the_exported_models_offline(live):
 
     users, queries = [f"u{number}" for number in range(20)], ["red shoe", "lamp", "blue chair", "a new query"]
     items = pq.ParquetFile(features / "items.parquet").read()
-    midnight = ASKED.replace(hour=0, minute=0)
+    report = read_json(features / "report.json")
 
-    def rows(name, values):
-        ts = pa.array([midnight] * len(values), pa.timestamp("us", tz="UTC"))
+    def rows(name, values, instant="as_of"):
+        ts = pa.repeat(pa.scalar(report[instant]).cast(TIMESTAMP), len(values))
         return pa.table({"row_id": np.arange(len(values)), name: values, "ts": ts})
 
     of_user = request_features(features, rows("user_id", users)).to_pylist()
     of_query = query_day_features(features, rows("query", queries)).to_pylist()
-    of_item = item_day_features(features, rows("item_id", items["item_id"])).append_column("item_id", items["item_id"])
+    of_item = item_day_features(features, rows("item_id", items["item_id"], "attributes_as_of"))
+    statistics = item_day_features(features, rows("item_id", items["item_id"]))
+    for name in (name for name in of_item.column_names if re.search(r"_\d+d$", name)):
+        of_item = of_item.set_column(of_item.column_names.index(name), name, statistics[name])
+    of_item = of_item.append_column("item_id", items["item_id"])
     catalogue = Catalogue.from_tables(spec, of_item, items, "item_clicks_30d")
     for number, user in enumerate(users):
         query = queries[number % len(queries)]
