@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.catalogue import CATEGORY_LEVELS
-from uniscale.config import FeatureConfig
 from uniscale.logs import TIMESTAMP
+from uniscale.sections import FeatureConfig
 
 ATTRIBUTES = (*(f"category_{level}" for level in range(1, CATEGORY_LEVELS + 1)), "brand")
 ROWS_A_PART = 500_000  # users are worked off in parts of about this many rows, so that memory stays bounded

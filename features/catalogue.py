@@ -6,9 +6,9 @@ kind, label provenance and the flag of randomised exposure are never features: t
 
 import re
 
-from uniscale.config import FeatureConfig
 from uniscale.logs import LogDescription
 from uniscale.samples import Feature, SampleSpec
+from uniscale.sections import FeatureConfig
 
 CATEGORY_LEVELS = 3
 # Name of the count that a task's event type feeds; other tasks count as `<task>_events`.

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from features.sql import connect, quoted, text
 from features.validity import SQL_TYPES, accepts, declared_columns, judge
 from uniscale.artifacts import atomic_folder, write_json
-from uniscale.config import IngestConfig
 from uniscale.errors import DataError
 from uniscale.logs import TABLES, TIMESTAMP, LogDescription, Table
 from uniscale.progress import Progress
+from uniscale.sections import IngestConfig
 
 MEMORY_LIMIT = "2GB"
 

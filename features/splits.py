@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from uniscale.config import SamplesConfig
 from uniscale.errors import DataError
+from uniscale.sections import SamplesConfig
 
 Span = tuple[date, date]
 

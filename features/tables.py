@@ -13,8 +13,8 @@ import duckdb
 from features.behaviours import write_behaviours
 from features.catalogue import CATEGORY_LEVELS, RATE_EXPOSURES, RATE_PRIOR, counts, rate_name
 from features.sql import quoted, text
-from uniscale.config import FeatureConfig
 from uniscale.logs import LogDescription
+from uniscale.sections import FeatureConfig
 
 CATEGORY_SEPARATOR = " > "
 

@@ -10,8 +10,8 @@ import duckdb
 import pyarrow as pa
 
 from features.sql import quoted, text
-from uniscale.config import IngestConfig
 from uniscale.logs import FLOATS, STRINGS, TIMESTAMP, Column, LogDescription, Table
+from uniscale.sections import IngestConfig
 
 EARLIEST, LATEST = "1990-01-01", "2100-01-01"
 SQL_TYPES = {

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from models.ranking import RankingModel
 from models.zoo import build_model
 from uniscale.artifacts import read_json, write_json
-from uniscale.config import ModelConfig
 from uniscale.errors import DataError, ModelError
+from uniscale.model_sections import ModelConfig
 from uniscale.samples import SampleSpec
 
 KEYS = ("name", "config", "spec", "seed", "calibration", "training")

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from models.gate_page import render
 from uniscale.artifacts import atomic_folder, read_json, write_json
-from uniscale.config import GateConfig
 from uniscale.errors import DataError
+from uniscale.sections import GateConfig
 
 Verdict = Literal["pass", "fail", "not_applicable", "reported"]
 REQUIRED = ("candidate", "champion", "confidence", "measures", "slices", "reasons")

@@ -22,7 +22,7 @@ from models.batches import Batch
 from models.encoders import build_encoder
 from models.inputs import Blocks, Widths
 from models.layers import TokenFFN, TokenLinear, attend, mlp
-from uniscale.config import HHSFTConfig, ModelConfig
+from uniscale.model_sections import HHSFTConfig, ModelConfig
 from uniscale.samples import SampleSpec
 
 

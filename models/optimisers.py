@@ -7,7 +7,7 @@ from torch import Tensor
 from models.batches import Batch
 from models.embeddings import RowwiseAdagrad
 from models.ranking import RankingModel
-from uniscale.config import TrainConfig
+from uniscale.sections import TrainConfig
 
 
 def task_losses(logits: Tensor, batch: Batch) -> Tensor:

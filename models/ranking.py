@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from models.batches import Batch
 from models.inputs import Inputs
 from models.rows import Rows
-from uniscale.config import ModelConfig
 from uniscale.errors import ModelError
+from uniscale.model_sections import ModelConfig
 from uniscale.samples import SampleSpec
 
 

@@ -15,8 +15,9 @@ from models.heads import HEADS
 from models.hhsft import HHSFT
 from models.inputs import Inputs, Widths
 from models.ranking import RankingModel
-from uniscale.config import ModelConfig, nearest
+from uniscale.config import nearest
 from uniscale.errors import ModelError
+from uniscale.model_sections import ModelConfig
 from uniscale.samples import SampleSpec
 
 __all__ = ["BACKBONES", "ENCODERS", "HEADS", "ZOO", "build_model", "check_name"]

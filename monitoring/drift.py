@@ -18,10 +18,11 @@ from monitoring.drift_rows import batches, files, watched
 from monitoring.drift_sample import Levels, draw, level_of
 from monitoring.drift_scores import Buckets, Score, score
 from uniscale.artifacts import atomic_folder, read_json, write_json
-from uniscale.config import Config, DriftConfig
+from uniscale.config import Config
 from uniscale.errors import DataError
 from uniscale.progress import Progress
 from uniscale.samples import SampleSpec
+from uniscale.sections import DriftConfig
 
 Window = tuple[str, str]
 NOISE_SIGMAS = 3.0  # a change of a label rate must also exceed this many standard errors

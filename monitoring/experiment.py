@@ -20,8 +20,8 @@ from monitoring.outcomes import Outcomes, load_outcomes, scan
 from monitoring.page import render
 from monitoring.scorecard import adjust_secondary, by_day, cuts, scorecard
 from uniscale.artifacts import atomic_folder, write_json
-from uniscale.config import ExperimentConfig
 from uniscale.errors import ConfigError
+from uniscale.sections import ExperimentConfig
 
 
 def analyse(

@@ -12,7 +12,7 @@ from monitoring.fixed_horizon import aggregate, compare, sample_ratio
 from monitoring.metrics import Metric
 from monitoring.outcomes import Outcomes
 from uniscale.assignment import assign
-from uniscale.config import ExperimentConfig
+from uniscale.sections import ExperimentConfig
 
 MAX_CONTAMINATED = 0.01  # share of users seen in both variants above which leaving them out is no longer harmless
 SILENCE = 100  # events in one variant that make their total absence in the other a fault

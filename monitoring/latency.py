@@ -10,7 +10,7 @@ from monitoring.outcomes import Outcomes
 from monitoring.quantiles import clustered_quantile, compare_quantiles
 from monitoring.scorecard import empty_row, watched
 from monitoring.sequential import BURN_IN
-from uniscale.config import ExperimentConfig
+from uniscale.sections import ExperimentConfig
 
 QUANTILES = (0.5, 0.9, 0.99)
 

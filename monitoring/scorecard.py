@@ -10,7 +10,7 @@ from monitoring.fixed_horizon import adjust, aggregate, compare
 from monitoring.metrics import BY_NAME, LATENCY, METRICS, Metric
 from monitoring.outcomes import Outcomes
 from monitoring.sequential import BURN_IN, always_valid
-from uniscale.config import ExperimentConfig
+from uniscale.sections import ExperimentConfig
 
 MIN_CUT_USERS = 50  # users a variant below which a cut is named but not compared
 

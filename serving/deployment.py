@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from uniscale.artifacts import read_json, write_json
-from uniscale.config import ServingConfig
 from uniscale.errors import ServingError
+from uniscale.sections import ServingConfig
 
 FILE, EXAMPLES = "deployment.json", "examples.json"
 

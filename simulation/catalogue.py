@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from simulation.randomness import Stream, generator, gumbel
 from simulation.vocabulary import ATTRIBUTES, CATEGORIES, brand_names
-from uniscale.config import SimulationConfig
+from uniscale.sections import SimulationConfig
 
 MIDS_PER_ROOT = 4
 LAUNCHED_SHARE = 0.1

@@ -18,8 +18,8 @@ from simulation.search import Searches, clicks_on, off_search, reformulations, r
 from simulation.traffic import MAX_ROUNDS, Requests, day_of_requests
 from simulation.world import EVENT_TYPES, SEARCH, World, build_world
 from uniscale.artifacts import atomic_folder
-from uniscale.config import SimulationConfig
 from uniscale.progress import track
+from uniscale.sections import SimulationConfig
 
 TRAIL_DAYS = 3  # today and the two days a search stays in mind
 

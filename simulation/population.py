@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from simulation.catalogue import Catalogue, numbered, unit
 from simulation.randomness import Stream, generator, gumbel
-from uniscale.config import SimulationConfig
+from uniscale.sections import SimulationConfig
 
 GENDERS: tuple[str | None, ...] = ("female", "male", None)  # some users do not say
 AGE_BANDS = ("18-24", "25-34", "35-44", "45-54", "55+")

@@ -9,7 +9,7 @@ import numpy as np
 from simulation.catalogue import Catalogue, build_catalogue
 from simulation.population import Population, Tastes, build_population, drift
 from simulation.randomness import Stream, generator
-from uniscale.config import SimulationConfig
+from uniscale.sections import SimulationConfig
 
 DOMAINS = ("search", "recommendation", "ads")
 SEARCH, RECOMMENDATION, ADS = range(3)

@@ -11,9 +11,9 @@ import duckdb
 
 from features.adapters.layout import connect, write_folder
 from features.sql import text
-from uniscale.config import DataConfig
 from uniscale.errors import DataError
 from uniscale.logs import LogDescription
+from uniscale.sections import DataConfig
 
 DESCRIPTION = LogDescription(
     name="expedia",

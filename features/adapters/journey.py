@@ -13,9 +13,9 @@ import duckdb
 
 from features.adapters.layout import connect, write_folder
 from features.sql import text
-from uniscale.config import DataConfig
 from uniscale.errors import DataError, MissingToolError
 from uniscale.logs import LogDescription
+from uniscale.sections import DataConfig
 
 EXPOSED, CANDIDATES = 8, 60  # a visit shows at most so many promoted products, and lists so many products in all
 DESCRIPTION = LogDescription(

@@ -17,8 +17,8 @@ from datetime import timedelta
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from uniscale.config import SamplesConfig
 from uniscale.samples import LabelSource, Sampling
+from uniscale.sections import SamplesConfig
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from features.es3.tables import Logs, days_of, read_logs, within
 from features.splits import Splits, split_by_time
 from features.store.retrieval import item_day_features, query_day_features, request_features
 from uniscale.artifacts import atomic_folder, write_json
-from uniscale.config import Config, SamplesConfig
+from uniscale.config import Config
 from uniscale.errors import DataError
 from uniscale.logs import LogDescription
 from uniscale.progress import Progress
 from uniscale.samples import QueryRule, SampleSpec
+from uniscale.sections import SamplesConfig
 
 # A short job on a laptop: the first compiler alone is ready sooner than the second would pay, one collector thread
 # leaves the other core to the work, and a heap of full size from the start spares the collections that grow it.

@@ -11,8 +11,8 @@ from pathlib import Path
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from uniscale.config import SparkConfig
 from uniscale.java import find_java
+from uniscale.sections import SparkConfig
 
 LOG4J = """rootLogger.level = error
 rootLogger.appenderRef.stderr.ref = stderr

@@ -20,10 +20,10 @@ import yaml
 from feast import FeatureStore, RepoConfig
 
 from features.store.repo.definitions import definitions
-from uniscale.config import FeatureConfig
 from uniscale.errors import DataError
 from uniscale.logs import LogDescription
 from uniscale.samples import SampleSpec
+from uniscale.sections import FeatureConfig
 
 PROJECT = "uniscale"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from features.es3.attribution import Rules
 from features.es3.session import spark_session
-from uniscale.config import SparkConfig
+from uniscale.sections import SparkConfig
 
 MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

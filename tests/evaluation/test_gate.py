@@ -12,8 +12,8 @@ import pytest
 
 from models.gate import decide, holm, judge
 from uniscale.artifacts import read_json, write_json
-from uniscale.config import GateConfig
 from uniscale.errors import DataError
+from uniscale.sections import GateConfig
 
 CONFIG = GateConfig.model_validate(
     {

@@ -12,9 +12,10 @@ import pytest
 
 from features.adapters import expedia, journey
 from features.ingest import ingest
-from uniscale.config import DataConfig, IngestConfig, load_config
+from uniscale.config import load_config
 from uniscale.errors import DataError
 from uniscale.logs import LogDescription
+from uniscale.sections import DataConfig, IngestConfig
 
 STRICT = IngestConfig(max_quarantine_share=0.0, max_query_length=256)
 REAL_SEARCHES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "expedia"

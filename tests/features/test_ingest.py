@@ -11,9 +11,9 @@ import pytest
 from features.ingest import ingest
 from tests.features.log_folder import DESCRIPTION, FIRST_DAY, random_logs, table
 from uniscale.artifacts import content_hash, read_json
-from uniscale.config import IngestConfig
 from uniscale.errors import DataError
 from uniscale.logs import TABLES
+from uniscale.sections import IngestConfig
 
 LENIENT = IngestConfig(max_quarantine_share=1.0, max_query_length=256)
 

