@@ -90,11 +90,11 @@ def _moved(decision: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
         if gate["name"].startswith("non_inferiority:")
     }
     tasks = {name: name.rpartition(".")[0] for name in differences}
-    scales = {task: _scale(differences[name] for name in tasks if tasks[name] == task) for task in tasks.values()}
+    scales = {task: scale_of(differences[name] for name in tasks if tasks[name] == task) for task in tasks.values()}
     rows = (
         f"<tr><td>{escape(name)}{' (primary)' if name == decision['primary'] else ''}</td>"
         f"{_cells(measures.get(name), measures.get(f'champion.{name}'))}"
-        f"{_difference(difference, scales[tasks[name]], margins.get(name))}</tr>"
+        f"{difference_cells(difference, scales[tasks[name]], margins.get(name))}</tr>"
         for name, difference in differences.items()
     )
     head = ("measure", "#candidate", "#champion", "#difference", "#interval", "")
@@ -111,12 +111,12 @@ def _slices(gates: Sequence[Mapping[str, Any]], slices: Sequence[Mapping[str, An
         return (
             f"<tr><td>{escape(row['by'])}</td><td>{escape(str(row['slice']))}</td>"
             f'<td class="n">{row["rows"]:,}</td><td class="n">{row["positives"]:,}</td>'
-            f"{_cells(row.get('candidate'), row.get('champion'))}{_difference(row.get('difference'), scale)}"
+            f"{_cells(row.get('candidate'), row.get('champion'))}{difference_cells(row.get('difference'), scale)}"
             f'<td class="{gate["verdict"]}" title="{escape(gate["why"])}">{WORDS[gate["verdict"]]}</td></tr>'
         )
 
     judged = [row for row in slices if verdicts.get(f"slice:{row['by']}={row['slice']}", {}).get("verdict") in JUDGED]
-    scale = _scale(row.get("difference") for row in judged or slices)
+    scale = scale_of(row.get("difference") for row in judged or slices)
     rules = {gate["rule"] for gate in verdicts.values()}
     asked = "".join(f'<p class="soft">{escape(rule)}</p>' for rule in sorted(rules))
     head = ("by", "slice", "#rows", "#positives", "#candidate", "#champion", "#difference", "#interval", "", "verdict")
@@ -157,7 +157,8 @@ def _reading(decision: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
     return "<h2>How to read this</h2><ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
 
 
-def _difference(difference: Mapping[str, Any] | None, scale: float, margin: float | None = None) -> str:
+def difference_cells(difference: Mapping[str, Any] | None, scale: float, margin: float | None = None) -> str:
+    """Three table cells: a difference, its interval, and both drawn on a scale (see `scale_of`)."""
     parts = [(difference or {}).get(part) for part in ("value", "low", "high")]
     value, low, high = parts
     if value is None or low is None or high is None:
@@ -182,7 +183,8 @@ def _difference(difference: Mapping[str, Any] | None, scale: float, margin: floa
     )
 
 
-def _scale(differences: Iterable[Mapping[str, Any] | None]) -> float:
+def scale_of(differences: Iterable[Mapping[str, Any] | None]) -> float:
+    """The largest bound of some differences, the half width of their common drawing."""
     bounds = [abs(d[end]) for d in differences if d for end in ("low", "high") if d.get(end) is not None]
     return max(bounds, default=0.0) or 1.0
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "pipelines": {"uniscale", "components"},
 }
 # A verb of the command line is a door to a component or a pipeline, opened inside the verb.
-DOORS = {"uniscale/cli/local.py", "uniscale/cli/kubeflow.py", "uniscale/cli/steps.py"}
+DOORS = {"uniscale/cli/local.py", "uniscale/cli/kubeflow.py", "uniscale/cli/steps.py", "uniscale/cli/studies.py"}
 HOMES = {
     "torch": ("models/", "serving/"),
     "pyspark": ("features/",),

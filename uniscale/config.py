@@ -69,6 +69,14 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     return config_from(raw)
 
 
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """A configuration with further `section.key=value` pairs applied (see `load_config` for the errors)."""
+    raw = config.model_dump()
+    for key, value in map(_split, overrides):
+        _assign(raw, key, value)
+    return config_from(raw)
+
+
 def config_from_sections(seed: int, **sections: str) -> Config:
     """A Config whose named sections are given as JSON, as pipeline parameters carry them.
 

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from uniscale.cli import kubeflow, local, steps
+from uniscale.cli import kubeflow, local, steps, studies
 
 # Set before any dependency is imported, here or in a child process: none of them phones home, and threads that wait
 # for work sleep instead of spinning (on busy cores, spinning made training ten times slower).
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 local.register(app)
 steps.register(app)
+studies.register(app)
 kubeflow.register(app)
 
 

@@ -1,0 +1,169 @@
+"""Comparing systems on the same samples with several seeds: train each, judge each against the first, sum up.
+
+A system is an entry of the zoo, the rows of Table 1 it is trained on and the settings it changes; all are judged on the
+same search-exposed test rows with in-domain labels (UniScale 4.1). Every finished training and evaluation is kept, so
+a comparison that was cut off goes on where it stopped.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from scipy import stats
+
+from models.checkpoint import read_card
+from models.data import Subset
+from models.evaluate import evaluate
+from models.judged import COMPARED
+from models.train import fingerprint, train
+from models.zoo import check_name
+from uniscale.artifacts import read_json
+from uniscale.config import Config, nearest, override
+from uniscale.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class System:
+    """What is compared: a model, its training rows and the settings it changes."""
+
+    label: str
+    model: str
+    subset: Subset
+    settings: tuple[str, ...] = ()
+    paper: Mapping[str, float] = field(default_factory=dict)  # measure: published gain in percentage points
+
+    @classmethod
+    def parse(cls, text: str) -> "System":
+        """`model@rows`, then changed settings after commas: `hhsft@entire,model.hhsft.dref=false`.
+
+        Raises:
+            ConfigError: not of that form, or unknown rows.
+            ModelError: an unknown model.
+        """
+        head, *settings = text.split(",")
+        model, _, subset = head.partition("@")
+        subsets: tuple[Subset, ...] = get_args(Subset)
+        rows = next((known for known in subsets if known == subset), None)
+        if rows is None:
+            raise ConfigError(f"system {text!r} is not model@rows, e.g. hhsft@entire{nearest(subset, subsets)}")
+        check_name(model)
+        return cls(text, model, rows, tuple(settings))
+
+
+@dataclass(frozen=True)
+class Data:
+    """A samples folder, and the truth beside it where the logs were simulated."""
+
+    samples: Path
+    truth: Path | None
+
+
+def compare(config: Config, data: Mapping[int, Data], systems: Sequence[System], out: Path) -> dict[str, Any]:
+    """Train and judge every system on every seed's data; the first system is the base of all differences.
+
+    Args:
+        config: what the systems share; the seed is replaced by each seed of `data`.
+        data: samples by seed.
+        systems: at least two, with different labels.
+        out: folder of models and evaluations.
+
+    Returns:
+        JSON-able: `base`, `seeds`, and for each of `systems` its description, `measures` (mean and
+        each seed's value), `differences` to the base (see `difference_over_seeds`), parameters, FLOPs a sample.
+
+    Raises:
+        ConfigError: fewer than two systems, a label given twice, or a setting that does not exist.
+    """
+    labels = [system.label for system in systems]
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ConfigError(f"a comparison needs at least two different systems, the first is the base; got {labels}")
+    configs = {
+        (seed, system.label): override(config, [f"seed={seed}", *system.settings])
+        for seed in data
+        for system in systems
+    }
+    found: dict[str, list[dict[str, Any]]] = {label: [] for label in labels}
+    for place, (seed, of_seed) in enumerate(data.items()):
+        base: Path | None = None
+        for system in systems:
+            print(f"seed {seed} ({place + 1} of {len(data)}): {system.label}", flush=True)
+            chosen = configs[seed, system.label]
+            model = _trained(chosen, of_seed.samples, system, Path(out))
+            found[system.label].append(_judged(chosen, of_seed, model, base, Path(out)))
+            base = base or model
+    return {
+        "base": labels[0],
+        "seeds": list(data),
+        "confidence": config.gate.confidence,
+        "systems": [_summary(system, found[system.label], config.gate.confidence) for system in systems],
+    }
+
+
+def difference_over_seeds(values: Sequence[float], intervals: Sequence[tuple[float, float]], confidence: float) -> Any:
+    """Mean of a difference and its interval.
+
+    Several seeds: Student's t over the seeds' differences, each of which has its own training and, on simulated data,
+    its own market and test users. One seed: the paired bootstrap's interval over users.
+    """
+    mean, n = float(np.mean(values)), len(values)
+    if n == 1:
+        return {"mean": mean, "low": intervals[0][0], "high": intervals[0][1], "by_seed": list(values)}
+    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    return {"mean": mean, "low": mean - half, "high": mean + half, "by_seed": list(values)}
+
+
+def _trained(config: Config, samples: Path, system: System, out: Path) -> Path:
+    """The system's model folder, trained unless it is there."""
+    key = fingerprint(config, samples, system.model, system.subset)
+    folder = out / "models" / f"{system.model}-{system.subset}-{key}"
+    if not (folder / "model.json").exists():
+        train(config, samples, folder, system.model, system.subset, out / "work" / folder.name)
+    return folder
+
+
+def _judged(config: Config, data: Data, model: Path, base: Path | None, out: Path) -> dict[str, Any]:
+    """Measures of a model, its differences to the base and what it costs."""
+    folder = out / "evaluations" / (f"{model.name}-against-{base.name}" if base else model.name)
+    if not (folder / "measures.json").exists():
+        evaluate(config, data.samples, model, base, folder, data.truth)
+    report = read_card(model)["training"]
+    return {
+        "measures": read_json(folder / "measures.json")["measures"],
+        "parameters": report["parameters"],
+        "forward_flops_per_sample": report["forward_flops_per_sample"],
+        "samples_per_epoch": report["samples_per_epoch"],
+        "samples_per_second": report["samples_per_second"],
+    }
+
+
+def _summary(system: System, seeds: Sequence[Mapping[str, Any]], confidence: float) -> dict[str, Any]:
+    """One system over its seeds; a measure that any seed could not compute is null."""
+    first = seeds[0]
+    tasks = {key.partition(".")[0] for key in first["measures"] if key.endswith(".gauc") and key.count(".") == 1}
+    names = [f"{task}.{name}" for task in sorted(tasks) for name in COMPARED]
+    names += sorted(key for key in first["measures"] if key.startswith("truth."))
+    measures, differences = {}, {}
+    for name in names:
+        values = [seed["measures"].get(name) for seed in seeds]
+        known = all(value is not None for value in values)
+        measures[name] = {"mean": float(np.mean(values)) if known else None, "by_seed": values}
+        paired = [seed["measures"].get(f"difference.{name}") for seed in seeds]
+        if all(paired):
+            bounds = [(one["low"], one["high"]) for one in paired]
+            differences[name] = difference_over_seeds([one["value"] for one in paired], bounds, confidence)
+    return {
+        "label": system.label,
+        "model": system.model,
+        "rows": system.subset,
+        "settings": list(system.settings),
+        "paper": dict(system.paper),
+        "parameters": first["parameters"],
+        "forward_flops_per_sample": first["forward_flops_per_sample"],
+        "samples_per_epoch": [seed["samples_per_epoch"] for seed in seeds],
+        "samples_per_second": [seed["samples_per_second"] for seed in seeds],
+        "measures": measures,
+        "differences": differences,
+    }

@@ -1,0 +1,85 @@
+"""Comparing systems: differences over seeds by hand, one training a system, resuming, and the pages."""
+
+import pytest
+
+from models.compare import Data, System, compare, difference_over_seeds
+from models.compare_page import markdown, page
+from models.paper_tables import TABLES
+from models.zoo import ZOO
+from tests.models.small import small_config, small_samples
+from uniscale.config import override
+from uniscale.errors import ConfigError, ModelError
+
+SYSTEMS = [System.parse("dlrm_mlp@search"), System.parse("dlrm_mlp@entire,train.epochs=1")]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    out = tmp_path_factory.mktemp("compare")
+    samples = small_samples(out / "samples")
+    config = small_config("gate.bootstrap_resamples=100")
+    data = {seed: Data(samples, None) for seed in (1, 2)}
+    return config, data, out, compare(config, data, SYSTEMS, out)
+
+
+def test_the_interval_over_seeds_is_students(compared):
+    found = difference_over_seeds([0.01, 0.03], [(0, 0), (0, 0)], 0.95)
+    # mean 0.02; standard error 0.01; t with one degree of freedom 12.7062
+    assert found["mean"] == pytest.approx(0.02)
+    assert (found["low"], found["high"]) == pytest.approx((0.02 - 0.127062, 0.02 + 0.127062), abs=1e-6)
+    assert difference_over_seeds([0.5], [(0.2, 0.7)], 0.95) == {"mean": 0.5, "low": 0.2, "high": 0.7, "by_seed": [0.5]}
+
+
+def test_differences_are_those_of_the_same_seed_to_the_base(compared):
+    _, _, _, result = compared
+    base, other = result["systems"]
+    assert (result["base"], result["seeds"]) == ("dlrm_mlp@search", [1, 2])
+    assert not base["differences"]
+    for name in ("click.auc", "click.gauc"):
+        expected = [b - a for a, b in zip(*(s["measures"][name]["by_seed"] for s in (base, other)), strict=True)]
+        assert other["differences"][name]["by_seed"] == pytest.approx(expected)
+
+
+def test_what_is_finished_is_not_done_again(compared):
+    config, data, out, result = compared
+    models = sorted((out / "models").iterdir())
+    assert len(models) == 4  # two systems, two seeds
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    assert compare(config, data, SYSTEMS, out) == result
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_the_pages_show_every_system_and_call_the_first_the_base(compared):
+    result = compared[3]
+    text, html = markdown(result), page(result, "A title")
+    assert "| base |" in text
+    for system in SYSTEMS:
+        assert system.label in text and system.label in html
+    assert f"{result['systems'][1]['differences']['click.gauc']['mean']:+.4f}" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("hhsft", ConfigError, "not model@rows"),
+        ("hhsft@entir", ConfigError, "did you mean entire"),
+        ("hhsf@entire", ModelError, "did you mean hhsft"),
+    ],
+)
+def test_a_wrong_system_is_refused_with_the_remedy(text, error, message):
+    with pytest.raises(error, match=message):
+        System.parse(text)
+
+
+def test_a_comparison_needs_two_different_systems(compared):
+    config, data, out, _ = compared
+    with pytest.raises(ConfigError, match="at least two different systems"):
+        compare(config, data, [SYSTEMS[0], SYSTEMS[0]], out)
+
+
+def test_every_row_of_the_papers_tables_names_a_model_and_settings_that_exist():
+    for systems in TABLES.values():
+        assert len({system.label for system in systems}) == len(systems)
+        for system in systems:
+            assert system.model in ZOO
+            override(small_config(), system.settings)
