@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from models.ranking import RankingModel
 from models.zoo import build_model
 from uniscale.artifacts import read_json, write_json
-from uniscale.errors import DataError, ModelError
-from uniscale.model_sections import ModelConfig
+from uniscale.config import model_section
+from uniscale.errors import ConfigError, DataError, ModelError
 from uniscale.samples import SampleSpec
 
 KEYS = ("name", "config", "spec", "seed", "calibration", "training")
@@ -62,11 +61,11 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> RankingModel
     weights_file = folder / "model.safetensors"
     try:
         spec = SampleSpec.from_json(card["spec"])
-        config = ModelConfig.model_validate(card["config"])
+        config = model_section(card["config"], card["name"])
         weights = load_file(weights_file)
     except FileNotFoundError:
         raise ModelError(f"no {weights_file}: the folder is not a trained model; train it again") from None
-    except (SafetensorError, ValidationError, KeyError, TypeError) as error:
+    except (SafetensorError, ConfigError, KeyError, TypeError) as error:
         raise ModelError(f"{folder} cannot be read as a model ({error}); train it again") from None
     model = build_model(card["name"], spec, config, seed=card["seed"])
     try:

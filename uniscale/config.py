@@ -88,6 +88,21 @@ def config_from_sections(seed: int, **sections: str) -> Config:
     return config_from({**raw, "seed": seed, **{name: json.loads(text) for name, text in sections.items()}})
 
 
+def model_section(stored: Mapping[str, Any], name: str) -> ModelConfig:
+    """The model section that a model folder was written with, whatever architectures joined the zoo since.
+
+    Sections of other architectures that it lacks take the embedded values, which that model does not read.
+
+    Raises:
+        ConfigError: a value of its own is missing, unknown or out of range.
+    """
+    others = {k: v for k, v in _read(None)["model"].items() if isinstance(v, dict) and k != name}
+    try:
+        return ModelConfig.model_validate({**others, **stored})
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(problem, "model") for problem in error.errors())) from None
+
+
 def _read(path: Path | None) -> dict[str, Any]:
     if path is None:
         checkout = Path(__file__).resolve().parent.parent / "params.yaml"
@@ -140,10 +155,11 @@ def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
         node = node[name]
 
 
-def _explain(problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
+def _explain(problem: Any, *below: str) -> str:
+    place = (*below, *problem["loc"])
+    path = ".".join(str(part) for part in place)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {path}{nearest(str(problem['loc'][-1]), _siblings(problem['loc']))}"
+        return f"unknown key {path}{nearest(str(place[-1]), _siblings(place))}"
     if problem["type"] == "missing":
         return f"missing key {path}: every key of params.yaml must be there"
     return f"{path} = {problem['input']!r}: {problem['msg']}"

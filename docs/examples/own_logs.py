@@ -47,7 +47,8 @@ def convert(exports: Path, out: Path) -> dict[str, int]:
         FROM searches;
 
         CREATE TABLE exposures AS
-        SELECT search AS request_id, product AS item_id, CAST(place AS INTEGER) AS position, time AT TIME ZONE 'UTC' AS ts
+        SELECT search AS request_id, product AS item_id, CAST(place AS INTEGER) AS position,
+            time AT TIME ZONE 'UTC' AS ts
         FROM shown JOIN searches USING (search);
 
         -- The list an event came from may be unknown: leave request_id null and attribution finds it.

@@ -59,6 +59,21 @@ def test_half_precision_weights_load_as_float32(folder, samples):
     torch.testing.assert_close(model.score(batch), exact, rtol=0, atol=1e-3)
 
 
+def test_a_model_older_than_another_architecture_still_loads_but_not_without_its_own_sizes(folder, samples):
+    batch = to_batch(*some_rows(samples))
+    exact = load_model(folder).score(batch)
+    card = json.loads((folder / "model.json").read_text())
+
+    def without(section):
+        config = {key: value for key, value in card["config"].items() if key != section}
+        (folder / "model.json").write_text(json.dumps({**card, "config": config}))
+        return load_model(folder)
+
+    assert torch.equal(without("hhsft").score(batch), exact)
+    with pytest.raises(ModelError, match=r"missing key model\.dlrm_mlp"):
+        without("dlrm_mlp")
+
+
 def test_what_is_not_a_model_is_refused_by_name(folder, tmp_path):
     with pytest.raises(ModelError, match=r"no file .*model\.json"):
         load_model(tmp_path / "nowhere")
