@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from simulation import tables
 from simulation.client import HttpRanker, http_ranker
+from simulation.followups import Events, join
 from simulation.marketplace import Pending, Round, react, write_a_day
 from simulation.population import DEVICES
 from simulation.queries import SEARCH_SCENARIOS, texts
@@ -33,6 +34,7 @@ from uniscale.progress import Progress
 __all__ = ["HttpRanker", "http_ranker", "run_live"]
 
 Ranker = Callable[[dict[str, Any]], dict[str, Any]]
+PARTS_OF_A_DAY = 4  # after each, and after each round of reformulations, the stream brings what happened
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -41,7 +43,7 @@ def run_live(
     logs: Path,
     rank: Ranker,
     out: Path,
-    end_of_day: Callable[[pa.Table], object] | None = None,
+    feed: Callable[[pa.Table], object] | None = None,
     concurrency: int = 2,
 ) -> dict[str, Any]:
     """Let the users of `logs` search for `config.experiment.days` more days and show them what `rank` answers.
@@ -53,7 +55,8 @@ def run_live(
             "item_ids": [...], "top_k", "ts"} (ts in ISO 8601, UTC); answers {"variant", "items": [{"item_id", ...},
             ...], ...} with at most `top_k` of the item ids, best first.
         out: log folder to write, in the contract, with truth/; exposures hold what was answered, in its order.
-        end_of_day: called after every day with its events (the columns of the contract).
+        feed: the stream of behaviours; called many times a day with the events that became known since (the columns
+            of the contract), some of which lie later on the same day.
         concurrency: requests in flight; outcomes do not depend on it or on the order of the answers.
 
     Returns:
@@ -74,32 +77,35 @@ def run_live(
         pq.write_table(tables.users_table(world), folder / "users.parquet", compression="zstd")
         pq.write_table(tables.items_table(world), folder / "items.parquet", compression="zstd")
         for day, tastes in world.tastes(days):
-            requests = day_of_requests(world, tastes, day, (config.experiment.requests_per_user_day, 0.0, 0.0))[SEARCH]
-            progress = Progress(f"live {world.date(day)}", len(requests), "requests")
+            arrivals = day_of_requests(world, tastes, day, (config.experiment.requests_per_user_day, 0.0, 0.0))[SEARCH]
+            progress = Progress(f"live {world.date(day)}", len(arrivals), "requests")
             rounds: list[Round] = []
-            for _ in range(MAX_ROUNDS):
-                searches = retrieve(world, tastes, retrieval, requests)
-                payloads = _payloads(world, searches)
-                shown = np.full((len(payloads), config.simulation.exposed), -1)
-                answers = threads.map(lambda payload: _ask(rank, payload), payloads)
-                variants: list[str | None] = []
-                for row, (columns, variant, reason) in enumerate(answers):
-                    shown[row, : len(columns)] = columns
-                    variants.append(variant)
-                    tally.note(reason)
-                    progress.advance()
-                rounds.append(react(world, searches, shown, pending))
-                tally.count(requests.user, variants, rounds[-1].clicked.sum(1))
-                if tally.asked and not tally.variants:
-                    reason, _ = tally.failures.most_common(1)[0]
-                    raise ServingError(f"all of the first {tally.asked} requests failed, mostly with: {reason}")
-                requests = reformulations(world, requests, rounds[-1].satisfied)
-                progress.total += len(requests)
+            events: list[Events] = []
+            for part in np.array_split(np.arange(len(arrivals)), PARTS_OF_A_DAY):
+                requests = arrivals.take(part)
+                for _ in range(MAX_ROUNDS):
+                    searches = retrieve(world, tastes, retrieval, requests)
+                    payloads = _payloads(world, searches)
+                    shown = np.full((len(payloads), config.simulation.exposed), -1)
+                    answers = threads.map(lambda payload: _ask(rank, payload), payloads)
+                    variants: list[str | None] = []
+                    for row, (columns, variant, reason) in enumerate(answers):
+                        shown[row, : len(columns)] = columns
+                        variants.append(variant)
+                        tally.note(reason)
+                        progress.advance()
+                    rounds.append(react(world, searches, shown, pending))
+                    tally.count(requests.user, variants, rounds[-1].clicked.sum(1))
+                    if tally.asked and not tally.variants:
+                        reason, _ = tally.failures.most_common(1)[0]
+                        raise ServingError(f"all of the first {tally.asked} requests failed, mostly with: {reason}")
+                    events.append(pending.due(day))
+                    if feed is not None and len(events[-1]):
+                        feed(tables.events_table(world, events[-1], day))
+                    requests = reformulations(world, requests, rounds[-1].satisfied)
+                    progress.total += len(requests)
             progress.finish()
-            events = pending.due(day)
-            write_a_day(world, folder, day, rounds, [], events, counts)
-            if end_of_day is not None:
-                end_of_day(tables.events_table(world, events, day))
+            write_a_day(world, folder, day, rounds, [], join(events), counts)
     return counts | tally.summary()
 
 

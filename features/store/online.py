@@ -103,17 +103,24 @@ def _online_sequences(store: FeatureStore, users: list[str]) -> pa.Table:
 
 
 def _merged(old: pa.Table, fresh: pa.Table, longest: int) -> pa.Table:
-    """Old sequences with fresh behaviours behind them, cut to the newest; stamped after the newest one."""
+    """Sequences of old and fresh behaviours together, in order of time, cut to the newest; stamped after the newest.
+
+    Fresh ones may be older than some that are there: a stream does not keep the order of what it brings.
+    """
     names = [name for name in fresh.column_names if name.startswith("behaviour_")]
-    added = ", ".join(f"list({name} ORDER BY ts, behaviour_item_id, behaviour_type) AS {name}" for name in names)
-    joined = ", ".join(f"list_concat(coalesce(old.{name}, []), fresh.{name})[-{longest}:] AS {name}" for name in names)
+    apart = ", ".join(f"unnest({name}) AS {name}" for name in names)
+    order = "behaviour_ts, place, ts, behaviour_item_id, behaviour_type"  # what was there keeps its order
+    lists = ", ".join(f"list({name} ORDER BY {order})[-{longest}:] AS {name}" for name in names)
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.register("old", old)
-    connection.register("fresh_rows", fresh)
+    connection.register("fresh", fresh.select(["user_id", "ts", *names]))
     merged = connection.sql(f"""
-        SELECT user_id, last_ts + INTERVAL 1 MICROSECOND AS ts, {joined}
-        FROM (SELECT user_id, max(ts) AS last_ts, {added} FROM fresh_rows GROUP BY user_id) fresh
-        JOIN old USING (user_id) ORDER BY user_id""").to_arrow_table()
+        WITH kept AS (SELECT user_id, generate_subscripts(behaviour_ts, 1) AS place, {apart} FROM old)
+        SELECT user_id, max(ts) + INTERVAL 1 MICROSECOND AS ts, {lists}
+        FROM (
+            SELECT *, to_timestamp(behaviour_ts + 1) AS ts FROM kept  -- its fraction of a second is not stored
+            UNION ALL BY NAME SELECT *, 1000000 AS place FROM fresh
+        ) GROUP BY user_id ORDER BY user_id""").to_arrow_table()
     connection.close()
     return merged

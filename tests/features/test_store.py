@@ -201,7 +201,7 @@ def test_a_moved_folder_works(features, asked, retrieved, tmp_path):
     assert answer["user_clicks_30d"][0] > 0
 
 
-def test_fresh_behaviours_are_appended_online(features, config, tmp_path):
+def test_fresh_behaviours_take_their_place_in_time_online(features, config, tmp_path):
     from features.store.online import push_behaviours
     from features.store.repository import open_online
 
@@ -226,6 +226,18 @@ def test_fresh_behaviours_are_appended_online(features, config, tmp_path):
     assert after["behaviour_type"][0][-2:] == ["click", "purchase"]
     assert after["behaviour_ts"][0][-2:] == [int(t.timestamp()), int(t.timestamp()) + 9]
     assert push_behaviours(folder, fresh.slice(0, 0), store) == 0
+    late = pa.table(
+        {
+            "user_id": ["new", "u1"],
+            "item_id": ["i5", "i6"],
+            "ts": pa.array([t - DAY, t + timedelta(seconds=5)], TIMESTAMP),
+            "type": ["click", "cart"],
+        }
+    )
+    push_behaviours(folder, late, store)
+    after = store.get_online_features(names, [{"user_id": "u1"}, {"user_id": "new"}]).to_dict()
+    assert [items[-3:] for items in after["behaviour_item_id"]] == [["i2", "i6", "i3"], ["i5", "i4"]]
+    assert [ts == sorted(ts) for ts in after["behaviour_ts"]] == [True, True]
     with pytest.raises(DataError, match="unknown items, such as 'nothing'"):
         push_behaviours(folder, fresh.set_column(1, "item_id", pa.array(["nothing"] * 3)), store)
 
