@@ -26,7 +26,7 @@ def evaluate(
         rows: the samples folder.
         candidate: the trained model folder.
         champion: the champion's model folder.
-        measured: measures, predictions and the calibrated candidate.
+        measured: measures, predictions and the candidate as judged.
     """
     from pathlib import Path
 

@@ -21,7 +21,7 @@ def reject(
         name: registered model.
         run_id: run that made the candidate.
         input_hash: content hash of the run's input, kept with the version.
-        measured: output of the evaluation, which holds the calibrated candidate.
+        measured: output of the evaluation, which holds the candidate as judged.
         decision: output of the gate.
     """
     from pathlib import Path

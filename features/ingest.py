@@ -4,7 +4,6 @@ Every rule comes from `uniscale.logs.TABLES` (types, nulls, ranges, lengths, key
 (nothing is shown or done before its request); `features.validity` holds them. DuckDB does the work, out of core.
 """
 
-import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,8 +30,7 @@ def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
 
     Writes the tables in their contract's types, day tables repartitioned by UTC day (candidates and exposures by the
     day of their request) and sorted; `quarantine/<table>.parquet`, violating rows with a `reason` (and `original`, the
-    row as it was, where a value could not be cast); `report.json`; and a copy of a simulation's `truth/`, which no
-    rule reads.
+    row as it was, where a value could not be cast); `report.json`. A simulation's `truth/` stays behind.
 
     Returns:
         What `report.json` holds: `tables` (name -> rows_in, rows_out, quarantined, reasons), `requests_by_day` and
@@ -72,8 +70,6 @@ def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
             _write_clean(connection, table, description, folder)
         connection.close()
         description.save(folder)
-        if description.has_truth and (logs / "truth").exists():
-            shutil.copytree(logs / "truth", folder / "truth")
         progress.advance()
     total = sum(counts["quarantined"] for counts in report["tables"].values())
     progress.finish(f"({total:,} rows quarantined)")

@@ -90,16 +90,3 @@ def read_card(folder: Path) -> dict[str, Any]:
     if missing:
         raise ModelError(f"{folder}/model.json lacks {missing}: it is not the card of a model")
     return card
-
-
-def set_calibration(folder: Path, calibration: Mapping[str, Mapping[str, float]]) -> None:
-    """Write the Platt scaling of each task into a model folder: p = σ(a · logit + b), a > 0.
-
-    Raises:
-        ModelError: see `RankingModel.calibrate` and `load_model`.
-    """
-    model = load_model(folder)
-    model.calibrate(calibration)
-    card = read_card(folder)
-    card["calibration"] = {task: {"a": float(v["a"]), "b": float(v["b"])} for task, v in calibration.items()}
-    write_json(Path(folder) / "model.json", card)

@@ -126,7 +126,8 @@ def _trained(config: Config, samples: Path, system: System, out: Path) -> Path:
 
 def _judged(config: Config, data: Data, model: Path, base: Path | None, out: Path) -> dict[str, Any]:
     """Measures of a model, its differences to the base and what it costs."""
-    folder = out / "evaluations" / (f"{model.name}-against-{base.name}" if base else model.name)
+    rules = f"{config.gate.confidence:g}-{config.gate.bootstrap_resamples}"
+    folder = out / "evaluations" / rules / (f"{model.name}-against-{base.name}" if base else model.name)
     if not (folder / "measures.json").exists():
         evaluate(config, data.samples, model, base, folder, data.truth)
     report = read_card(model)["training"]

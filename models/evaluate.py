@@ -1,4 +1,4 @@
-"""Evaluation: candidate and champion on the same test rows, calibrated first, measured, compared and kept.
+"""Evaluation: candidate and champion on the same test rows, each as it ships, measured, compared and kept.
 
 All models are judged on the target domain's exposed rows of the test days with in-domain labels; attributed labels,
 which would favour ES3, get measures of their own (UniScale 4.1.1, 4.1.3).
@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from models import metrics
-from models.calibrate import Calibration, fit_platt, sigmoid
+from models.calibrate import sigmoid
 from models.cells import Floats, group_codes
-from models.checkpoint import load_model, set_calibration
+from models.checkpoint import load_model
 from models.cohorts import slices_of
-from models.data import RowFile, Subset, read_rows, row_files
+from models.data import RowFile, read_rows, row_files
 from models.judged import Judged, Measures, compare, measure
 from models.predict import predict_logits
 from models.ranking import RankingModel
@@ -47,7 +47,7 @@ def evaluate(
         samples: the samples folder.
         candidate: model folder; it is not touched.
         champion: model folder of the present champion, or None for a first model.
-        out: folder to write: `model` (the candidate, calibrated), predictions.parquet, measures.json.
+        out: folder to write: `model` (the candidate as judged), predictions.parquet, measures.json.
         truth: folder of a simulation's truth, for measures on the entire candidate list.
 
     Returns:
@@ -55,7 +55,7 @@ def evaluate(
         with the reason in `reasons`), and the table `slices`.
 
     Raises:
-        DataError: the samples lack validation or test rows of the target domain.
+        DataError: the samples lack test rows of the target domain.
         ModelError: a model folder cannot be read, or reads features that the samples lack.
     """
     samples, gate = Path(samples), config.gate
@@ -67,16 +67,14 @@ def evaluate(
         if champion is not None:
             models["champion"] = _champion(champion, spec, device)
         unexposed = truth is not None  # only the truth can judge what nobody saw
-        valid, rows = _rows(samples, "valid", "search", spec), _test_rows(samples, spec, unexposed)
+        rows = _test_rows(samples, spec, unexposed)
         exposed = _sampling(rows) == Sampling.EXPOSED
         shown = rows.keep(exposed)
         others = _other_domains(samples, spec)
         passes = len(models) * (rows.candidates + sum(file.candidates for files in others.values() for file in files))
-        total = passes + valid.candidates + shown.candidates
+        total = passes + shown.candidates
         scorer = Scorer(ItemVectors.load(samples, spec), config.train.batch_samples, Progress("scores", total, "rows"))
 
-        calibration = _calibrate(models["candidate"], valid, scorer)
-        set_calibration(folder / "model", {task: {"a": c.a, "b": c.b} for task, c in calibration.items()})
         scores = {}
         for name, model in models.items():
             own = rows if model.spec == spec else _test_rows(samples, model.spec, unexposed)
@@ -99,7 +97,6 @@ def evaluate(
             "confidence": gate.confidence,
             "resamples": gate.bootstrap_resamples,
             "splits": read_json(samples / "manifest.json")["splits"],
-            "calibration": {task: {"a": c.a, "b": c.b, "rows": c.rows} for task, c in calibration.items()},
             "measures": found.values,
             "slices": slices,
             "reasons": found.reasons,
@@ -129,32 +126,17 @@ class Scorer:
         return found
 
 
-def _rows(samples: Path, split: str, subset: Subset, spec: SampleSpec) -> Rows:
-    rows = read_rows(row_files(samples, split, subset, spec), spec, subset, KEYS)
-    if not rows.candidates:
-        raise DataError(
-            f"{samples} has no exposed {spec.domains[0]} rows for {split}: samples.{split}_days is too short"
-        )
-    return rows
-
-
 def _test_rows(samples: Path, spec: SampleSpec, unexposed: bool) -> Rows:
     """Target-domain rows of the test days with every label; the unexposed candidates too where asked."""
-    rows = _rows(samples, "test", "attributed", spec)
+    rows = read_rows(row_files(samples, "test", "attributed", spec), spec, "attributed", KEYS)
+    if not rows.candidates:
+        raise DataError(f"{samples} has no exposed {spec.domains[0]} rows for test: samples.test_days is too short")
     return rows if unexposed else rows.keep(_sampling(rows) == Sampling.EXPOSED)
 
 
 def _sampling(rows: Rows) -> NDArray[np.int8]:
     assert rows.sampling is not None
     return rows.sampling
-
-
-def _calibrate(model: RankingModel, rows: Rows, scorer: Scorer) -> dict[str, Calibration]:
-    """Fit each task on validation rows, and set it on the model."""
-    logits = scorer.logits(model, rows)
-    fitted = {task: fit_platt(rows.labels[:, i], logits[:, i]) for i, task in enumerate(model.spec.tasks)}
-    model.calibrate({task: {"a": c.a, "b": c.b} for task, c in fitted.items()})
-    return fitted
 
 
 def _champion(folder: Path, spec: SampleSpec, device: torch.device) -> RankingModel:

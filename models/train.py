@@ -1,4 +1,4 @@
-"""Training a model of the zoo: prefetched batches, two optimisers, early stopping on GAUC, exact resume.
+"""Training a model of the zoo: prefetched batches, two optimisers, early stopping, calibration, exact resume.
 
 Validation is UniScale's (4.1): exposed rows of the target domain with in-domain labels, GAUC by (user, query).
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.batches import Batch, to_batch
+from models.calibrate import fit_platt
 from models.checkpoint import save_model
 from models.curves import page
 from models.data import Position, Reader, Subset, prefetch, read_rows, row_files
@@ -59,6 +60,7 @@ def train(config: Config, samples: Path, out: Path, name: str, subset: Subset, w
     run = Run(config, Path(samples), name, subset, Path(work))
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         run.go()
+        run.calibrate()
         report = run.report()
     with atomic_folder(Path(out)) as scratch:
         save_model(run.model, scratch, config.seed, report)
@@ -155,6 +157,12 @@ class Run:
         shown.finish(f"best epoch {state.best_epoch + 1}")
         load_best(self.work, self.model)
         self.model.eval()
+
+    def calibrate(self) -> None:
+        """Fit each task's Platt scaling on the validation rows, so that the model ships probabilities."""
+        logits = predict_logits(self.model, self.valid, self.reader.vectors).astype(np.float64)
+        fitted = {task: fit_platt(self.valid.labels[:, i], logits[:, i]) for i, task in enumerate(self.spec.tasks)}
+        self.model.calibrate({task: {"a": c.a, "b": c.b} for task, c in fitted.items()})
 
     def step(self, batch: Batch) -> float:
         """One update; returns the summed loss."""

@@ -36,8 +36,8 @@ DESCRIPTION = LogDescription(
         "Candidates are what the store promoted in the category that week or had sold in an earlier week, the sixty "
         "with most past sales; the shelf itself is not recorded.",
         "A price is the median paid the week before over the chosen stores, and before the first sale the category's.",
-        "A campaign's list is its eight best-selling couponed products of before and what the household redeemed, so "
-        "that domain's negatives are easier than a household's real leaflet.",
+        "A campaign's list is its eight best-selling couponed products of before; what a household redeemed beyond "
+        "them is a purchase from a list that is not known.",
         "Promotion was not random, so no off-policy estimate is possible.",
     ),
 )
@@ -150,8 +150,7 @@ _COUPONS = f"""
         LEFT JOIN sales s USING (product_id) GROUP BY campaign_id, product_id
     ) WHERE position <= {EXPOSED};
     CREATE TABLE mailed AS
-    SELECT request_id, product_id, ts FROM received JOIN leaflet USING (campaign_id)
-    UNION SELECT request_id, product_id, received.ts FROM redeemed JOIN received USING (request_id)
+    SELECT request_id, product_id, ts FROM received JOIN leaflet USING (campaign_id);
 """
 
 _TABLES = """
@@ -186,9 +185,9 @@ _TABLES = """
         ON x.request_id = 'v' || s.basket_id || '-' || lower(s.category) AND x.item_id = 'p' || s.product_id
     ANTI JOIN redeemed d ON d.basket_id = s.basket_id AND d.product_id = s.product_id
     UNION ALL
-    SELECT 'b' || basket_id || '-' || product_id, 'h' || household_id, 'p' || product_id, ts, 'coupon', 'purchase',
-        request_id, paid
-    FROM redeemed;
+    SELECT 'b' || basket_id || '-' || r.product_id, 'h' || household_id, 'p' || r.product_id, r.ts, 'coupon',
+        'purchase', m.request_id, paid
+    FROM redeemed r LEFT JOIN mailed m ON m.request_id = r.request_id AND m.product_id = r.product_id;
     CREATE TABLE used AS
     SELECT item_id FROM events UNION SELECT item_id FROM exposures UNION SELECT unnest(item_ids) FROM candidates;
     CREATE TABLE weekly AS  -- a week's median price is known when the next week begins

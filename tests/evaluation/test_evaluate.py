@@ -82,15 +82,10 @@ def world(tmp_path_factory):
     }
 
 
-def test_inputs_stay_as_they_are_and_the_candidate_is_calibrated_in_a_copy(world):
+def test_inputs_stay_as_they_are_and_the_candidate_is_copied_as_judged(world):
     for name, before in world["before"].items():
         assert content_hash(world["root"] / name) == before
-    copied = world["root"] / "good over noise" / "model"
-    assert read_card(world["good"])["calibration"] is None
-    card = read_card(copied)["calibration"]
-    assert set(card) == {"click", "conversion"}
-    assert all(values["a"] > 0 for values in card.values())
-    assert (copied / "model.safetensors").read_bytes() == (world["good"] / "model.safetensors").read_bytes()
+    assert content_hash(world["root"] / "good over noise" / "model") == world["before"]["good"]
 
 
 def test_measures_follow_from_the_predictions(world):
@@ -208,15 +203,15 @@ def test_the_champion_may_read_fewer_features_but_must_answer_the_same_tasks(wor
     assert result["measures"]["difference.click.auc"]["low"] > 0
 
 
-def test_samples_without_validation_rows_are_refused(world, tmp_path):
+def test_samples_without_test_rows_are_refused(world, tmp_path):
     samples = tmp_path / "samples"
     samples.mkdir()
     for name in ("rows", "items.parquet", "spec.json"):
         (samples / name).symlink_to(world["samples"] / name)
     manifest = read_json(world["samples"] / "manifest.json")
-    manifest["splits"]["valid"] = ["2030-01-01", "2030-01-02"]
+    manifest["splits"]["test"] = ["2030-01-01", "2030-01-02"]
     write_json(samples / "manifest.json", manifest)
-    with pytest.raises(DataError, match="no rows for valid"):
+    with pytest.raises(DataError, match="no rows for test"):
         evaluate(CONFIG, samples, world["good"], None, tmp_path / "e")
     assert not (tmp_path / "e").exists()
 
@@ -232,8 +227,7 @@ def test_without_a_truth_nobody_scores_what_was_not_shown(world, tmp_path, capsy
     shown = world["good over noise"]["measures"]["evaluation.rows"]
     files = row_files(world["samples"], "test", "entire", SPEC)
     others = sum(file.candidates for file in files if file.path.parent.name != "domain=search")
-    valid = read_rows(row_files(world["samples"], "valid", "search", SPEC), SPEC, "search").candidates
-    assert f"scores: done, {valid + 2 * shown + others:,} rows" in capsys.readouterr().out  # shown: full and half
+    assert f"scores: done, {2 * shown + others:,} rows" in capsys.readouterr().out  # shown: full and half
 
 
 def test_sigmoid_does_not_overflow():

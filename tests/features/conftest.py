@@ -11,6 +11,7 @@ SMALL = [
     "features.max_behaviours=6",
     "features.text_dim=8",
     "samples.warmup_days=1",
+    "features.windows_days=[1, 7, 30]",
     "samples.valid_days=1",
     "samples.test_days=1",
     "samples.conversion_window_days=1",

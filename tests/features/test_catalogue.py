@@ -8,7 +8,7 @@ from features.catalogue import missing_value, raw_column, sample_spec
 from tests.features.log_folder import DESCRIPTION
 from uniscale.config import load_config
 
-CONFIG = load_config().features
+CONFIG = load_config(overrides=["features.windows_days=[1, 7, 30]"]).features
 
 
 def spec(**changes):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.calibrate import fit_platt
 from models.checkpoint import load_model
 from models.curves import chart
 from models.data import read_rows, row_files
@@ -50,6 +51,17 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bits(name, stop, samples, tmp_p
     assert resumed["validation"] == whole["validation"]
     assert (resumed["steps"], resumed["samples"]) == (whole["steps"], whole["samples"])
     assert not (tmp_path / "b").exists()  # nothing is left once the model is there
+
+
+def test_a_model_ships_with_the_platt_scaling_of_its_validation_rows(samples, tmp_path):
+    train(small_config(), samples, tmp_path / "model", "dlrm_mlp", "entire", tmp_path / "work")
+    model = load_model(tmp_path / "model")
+    rows = read_rows(row_files(samples, "valid", "search", SPEC), SPEC, "search", keys=("user_id", "query"))
+    logits = predict_logits(model, rows, ItemVectors.load(samples, SPEC)).astype(np.float64)
+    for place in range(len(SPEC.tasks)):
+        fitted = fit_platt(rows.labels[:, place], logits[:, place])
+        assert fitted.b != 0.0
+        assert (float(model.slope[place]), float(model.intercept[place])) == pytest.approx((fitted.a, fitted.b))
 
 
 @pytest.mark.slow

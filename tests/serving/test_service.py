@@ -25,6 +25,7 @@ pytestmark = pytest.mark.xdist_group("service")
 
 SETTINGS = [
     "samples.warmup_days=1",
+    "features.windows_days=[1, 7, 30]",
     "samples.valid_days=1",
     "samples.test_days=2",
     "features.text_dim=8",
