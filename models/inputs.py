@@ -8,7 +8,8 @@ Shapes: R requests, N candidates, C and L the longest candidate list and history
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ class Widths:
     request: dict[str, int]
     candidate: dict[str, int]
     behaviour: int  # 0 when there is no history
+    features: dict[str, dict[str, int]] = field(default_factory=dict)  # block -> width of each feature, in order
+    extra: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> request's and candidates' width
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Blocks:
     request: dict[str, Tensor]  # user, query, context: (R, w)
     candidate: dict[str, Tensor]  # item, cross: (N, w)
     behaviours: Tensor  # (R, L, w); empty positions are zero
+    extra: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # (R, w_r) and (N, w_c), see `Inputs`
 
 
 class Columns(nn.Module):
@@ -63,6 +67,11 @@ class Columns(nn.Module):
         self.level = level
         id_order, self.ids_per_block = _grouped(ids, self.blocks)
         number_order, self.numbers_per_block = _grouped(numbers, self.blocks)
+        ordered = [*(ids[i] for i in id_order), *(numbers[i] for i in number_order)]
+        self.features = {
+            block: {f.name: tables.dim if f.kind == "id" else 1 for f in ordered if f.block == block}
+            for block in self.blocks
+        }
         offsets, sizes = tables.columns(ids[i].table for i in id_order)
         self.register_buffer("id_order", torch.tensor(id_order, dtype=torch.int64), persistent=False)
         self.register_buffer("offsets", offsets, persistent=False)
@@ -105,6 +114,28 @@ class Columns(nn.Module):
         return {block: [ids[place], values[place]] for place, block in enumerate(self.blocks)}
 
 
+class ExtraColumns(nn.Module):
+    """Ids of one level looked up once more, in tables of their own for each name of `extra`."""
+
+    columns: Tensor
+    offsets: Tensor
+    sizes: Tensor
+
+    def __init__(self, spec: SampleSpec, level: Level, tables: EmbeddingTables, extra: Mapping[str, Collection[str]]):
+        super().__init__()
+        ids = spec.select(level, ("id",))
+        found = [(name, i) for name, wanted in extra.items() for i, f in enumerate(ids) if f.name in wanted]
+        self.widths = [tables.dim * sum(name == owner for owner, _ in found) for name in extra]
+        offsets, sizes = tables.columns(f"{name}:{ids[i].table}" for name, i in found)
+        self.register_buffer("columns", torch.tensor([i for _, i in found], dtype=torch.int64), persistent=False)
+        self.register_buffer("offsets", offsets, persistent=False)
+        self.register_buffer("sizes", sizes, persistent=False)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows of the fused embedding weight, (…, F)."""
+        return rows_of(ids.index_select(-1, self.columns), self.offsets, self.sizes)
+
+
 class Inputs(nn.Module):
     """Embeddings, standardised numbers, frozen vectors and cross features of a batch, block by block.
 
@@ -113,18 +144,33 @@ class Inputs(nn.Module):
         dim: d, width of every embedding.
         table_rows: rows of every id table.
         seed: of the tables' initial rows.
+        extra: name -> id features of requests and candidates that get further embeddings, not those of their blocks
+            (`Blocks.extra`); a feature the spec lacks is left out.
     """
 
-    def __init__(self, spec: SampleSpec, dim: int, table_rows: int, seed: int):
+    def __init__(
+        self,
+        spec: SampleSpec,
+        dim: int,
+        table_rows: int,
+        seed: int,
+        extra: Mapping[str, Collection[str]] | None = None,
+    ):
         super().__init__()
         self.spec = spec
-        names = sorted({f.table for f in spec.features if f.kind == "id"})
-        self.tables = EmbeddingTables(dict.fromkeys(names, table_rows), dim, seed)
+        ids = [f for f in spec.features if f.kind == "id"]
+        names = {f.table for f in ids}
+        names |= {f"{name}:{f.table}" for name, wanted in (extra or {}).items() for f in ids if f.name in wanted}
+        self.tables = EmbeddingTables(dict.fromkeys(sorted(names), table_rows), dim, seed)
+        self.extra = tuple(extra or ())
+        self.extra_columns = nn.ModuleList(
+            ExtraColumns(spec, level, self.tables, extra) for level in LEVELS[:2] if extra
+        )
         self.columns = nn.ModuleDict({level: Columns(spec, level, self.tables) for level in LEVELS})
-        self.matches = _matches(spec)
+        self.matches = matched_columns(spec)
         self.prices = _prices(spec)
         self.has_history = bool(spec.select("behaviour"))
-        self.widths = self._widths(dim)
+        self.widths = self._widths()
 
     def fit(self, rows: Rows) -> None:
         """Take means and deviations of the numbers from training rows."""
@@ -136,6 +182,9 @@ class Inputs(nn.Module):
         request, candidate, history = (self._of(level) for level in LEVELS)
         # One look-up for all levels, hence one sparse gradient.
         rows = [request.rows(batch.request_ids), candidate.rows(batch.candidate_ids), history.rows(batch.behaviour_ids)]
+        for columns, ids in zip(self.extra_columns, (batch.request_ids, batch.candidate_ids), strict=False):
+            assert isinstance(columns, ExtraColumns)
+            rows.append(columns.rows(ids))
         embedded = self.tables(torch.cat([r.flatten() for r in rows])).split([r.numel() for r in rows])
         flat = [e.reshape(*r.shape[:-1], r.shape[-1] * self.tables.dim) for e, r in zip(embedded, rows, strict=True)]
 
@@ -156,7 +205,15 @@ class Inputs(nn.Module):
             request={block: torch.cat(of_request[block], dim=-1) for block in self.widths.request},
             candidate={block: torch.cat(of_candidate[block], dim=-1) for block in self.widths.candidate},
             behaviours=behaviours * batch.behaviour_mask.unsqueeze(-1),
+            extra=self._split_extra(flat[3:]),
         )
+
+    def _split_extra(self, flat: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        if not flat:
+            return {}
+        levels = zip(self.extra_columns, flat, strict=True)
+        of_request, of_candidate = (x.split(columns.widths, dim=-1) for columns, x in levels)
+        return dict(zip(self.extra, zip(of_request, of_candidate, strict=True), strict=True))
 
     def cross(self, batch: Batch, content: Tensor, text: Tensor, seen: Tensor) -> Tensor:
         """Candidate against query and history, (N, ·): text cosine, content cosines, matches, price ratio.
@@ -195,26 +252,36 @@ class Inputs(nn.Module):
         assert isinstance(columns, Columns)
         return columns
 
-    def _widths(self, dim: int) -> Widths:
+    def _widths(self) -> Widths:
         spec = self.spec
-        widths: dict[str, dict[str, int]] = {}
-        for level in LEVELS:
-            columns = self._of(level)
-            counts = zip(columns.blocks, columns.ids_per_block, columns.numbers_per_block, strict=True)
-            widths[level] = {block: ids * dim + numbers for block, ids, numbers in counts}
-        request, candidate = widths["request"], widths["candidate"]
-        request["query"] = request.get("query", 0) + spec.text_dim
-        request["context"] = request.get("context", 0) + len(spec.scenarios)
-        candidate["item"] = candidate.get("item", 0) + spec.content_dim + spec.text_dim
-        cross = (spec.text_dim > 0) + (self.prices is not None)
+        request, candidate, history = ({b: dict(f) for b, f in self._of(level).features.items()} for level in LEVELS)
+        request.setdefault("query", {})["query_text"] = spec.text_dim
+        request.setdefault("context", {})["scenarios"] = len(spec.scenarios)
+        candidate.setdefault("item", {}).update(item_content=spec.content_dim, item_text=spec.text_dim)
+        cross = candidate.setdefault("cross", {})
+        cross["text_cosine"] = int(spec.text_dim > 0)
         if self.has_history:
-            cross += 2 * (spec.content_dim + spec.text_dim > 0) + len(self.matches)
-        candidate["cross"] = candidate.get("cross", 0) + cross
-        history = sum(widths["behaviour"].values()) + (spec.content_dim or spec.text_dim) + 1  # the last is recency
+            comparable = int(spec.content_dim + spec.text_dim > 0)
+            cross |= {"mean_content_cosine": comparable, "highest_content_cosine": comparable}
+            own, past = ([f.name for f in spec.select(level, ("id",))] for level in LEVELS[1:])
+            cross |= {f"{own[i]}_in_{past[j]}": 1 for i, j in self.matches}
+        cross["price_ratio"] = int(self.prices is not None)
+        seen = {name: width for features in history.values() for name, width in features.items()}
+        seen |= {"behaviour_content": spec.content_dim or spec.text_dim, "behaviour_recency": 1}
+
+        def total(blocks: dict[str, dict[str, int]]) -> dict[str, int]:
+            widths = {block: sum(features.values()) for block, features in blocks.items()}
+            return {block: width for block, width in widths.items() if width}
+
+        named = request | candidate | ({"behaviour": seen} if self.has_history else {})
         return Widths(
-            request={block: width for block, width in request.items() if width},
-            candidate={block: width for block, width in candidate.items() if width},
-            behaviour=history if self.has_history else 0,
+            request=total(request),
+            candidate=total(candidate),
+            behaviour=sum(seen.values()) if self.has_history else 0,
+            features={block: {name: width for name, width in f.items() if width} for block, f in named.items()},
+            extra=dict(
+                zip(self.extra, zip(*(columns.widths for columns in self.extra_columns), strict=True), strict=True)
+            ),
         )
 
 
@@ -238,7 +305,7 @@ def _grouped(features: tuple[Feature, ...], blocks: tuple[str, ...]) -> tuple[li
     return order, [sum(f.block == block for f in features) for block in blocks]
 
 
-def _matches(spec: SampleSpec) -> list[tuple[int, int]]:
+def matched_columns(spec: SampleSpec) -> list[tuple[int, int]]:
     """Pairs (candidate column, behaviour column) of ids that look up the same table."""
     candidate, behaviour = spec.select("candidate", ("id",)), spec.select("behaviour", ("id",))
     return [(i, j) for i, own in enumerate(candidate) for j, seen in enumerate(behaviour) if own.table == seen.table]

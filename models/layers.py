@@ -44,34 +44,56 @@ class MixedLinear(nn.Module):
 class TokenLinear(nn.Module):
     """One linear map a token: y_i = x_i W_i + b_i (UniScale eq. 1); `specific=False` shares one among all tokens."""
 
-    def __init__(self, tokens: int, width: int, out: int, specific: bool = True):
+    def __init__(self, tokens: int, width: int, out: int, specific: bool = True, bias: bool = True):
         super().__init__()
         maps = tokens if specific else 1
         bound = 1.0 / math.sqrt(width)
         self.weight = nn.Parameter(torch.empty(maps, width, out).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(maps, 1, out))
+        self.bias = nn.Parameter(torch.zeros(maps, 1, out)) if bias else None
         self.specific = specific
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """(B, k, width) to (B, k, out), where the k tokens are numbers start … start + k - 1."""
         if not self.specific:
-            return x @ self.weight[0] + self.bias[0]
+            y = x @ self.weight[0]
+            return y if self.bias is None else y + self.bias[0]
         maps = slice(start, start + x.shape[1])
+        if self.bias is None:
+            return torch.bmm(x.transpose(0, 1), self.weight[maps]).transpose(0, 1)
         return torch.baddbmm(self.bias[maps], x.transpose(0, 1), self.weight[maps]).transpose(0, 1)
 
 
 class TokenFFN(nn.Module):
-    """A feed-forward net of its own for each token: (B, n, d) to (B, n, d)."""
+    """A feed-forward net of its own for each token: (B, n, d) to (B, n, d); `gated` makes it SwiGLU (Shazeer 2020)."""
 
-    def __init__(self, tokens: int, width: int, hidden: int, specific: bool = True, dropout: float = 0.0):
+    def __init__(
+        self, tokens: int, width: int, hidden: int, specific: bool = True, dropout: float = 0.0, gated: bool = False
+    ):
         super().__init__()
-        self.rise = TokenLinear(tokens, width, hidden, specific)
+        self.gated = gated
+        self.rise = TokenLinear(tokens, width, 2 * hidden if gated else hidden, specific)
         self.fall = TokenLinear(tokens, hidden, width, specific)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n, d) to (B, n, d)."""
-        return self.fall(self.dropout(F.silu(self.rise(x))))
+        hidden = self.rise(x)
+        if self.gated:
+            gate, hidden = hidden.chunk(2, dim=-1)
+            return self.fall(self.dropout(F.silu(gate) * hidden))
+        return self.fall(self.dropout(F.silu(hidden)))
+
+
+class TokenMixing(nn.Module):
+    """Token mixing without parameters (RankMixer, Zhu et al. 2025, 3.3): new token h is slice h of every token.
+
+    Each of n tokens is cut into n slices, so n divides d and the result has the same shape.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n, d) to (B, n, d)."""
+        tokens = x.shape[1]
+        return x.unflatten(-1, (tokens, -1)).transpose(1, 2).flatten(2)  # (B, token, slice, d / n), swapped
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 from models.backbones import BACKBONES
 from models.encode_then_interact import EncodeThenInteract
 from models.encoders import ENCODERS, build_encoder
+from models.est import EST
 from models.heads import HEADS
 from models.hhsft import HHSFT
 from models.inputs import Inputs, Widths
@@ -36,7 +37,7 @@ def _dlrm_mlp(spec: SampleSpec, widths: Widths, config: ModelConfig) -> nn.Modul
     return EncodeThenInteract(encoder, backbone, HEADS["single"](config.dlrm_mlp.hidden[-1], len(spec.tasks)))
 
 
-ZOO: dict[str, Builder] = {"dlrm_mlp": _dlrm_mlp, "hhsft": HHSFT}
+ZOO: dict[str, Builder] = {"dlrm_mlp": _dlrm_mlp, "hhsft": HHSFT, "est": EST}
 
 
 def check_name(name: str, known: Collection[str] = ZOO.keys()) -> None:
