@@ -47,7 +47,7 @@ class TokenLinear(nn.Module):
     def __init__(self, tokens: int, width: int, out: int, specific: bool = True, bias: bool = True):
         super().__init__()
         maps = tokens if specific else 1
-        bound = 1.0 / math.sqrt(width)
+        bound = 1.0 / math.sqrt(max(width, 1))
         self.weight = nn.Parameter(torch.empty(maps, width, out).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(maps, 1, out)) if bias else None
         self.specific = specific

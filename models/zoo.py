@@ -15,6 +15,7 @@ from models.est import EST
 from models.heads import HEADS
 from models.hhsft import HHSFT
 from models.inputs import Inputs, Widths
+from models.mdl import MDL, extra_embeddings
 from models.ranking import RankingModel
 from uniscale.config import nearest
 from uniscale.errors import ModelError
@@ -37,7 +38,10 @@ def _dlrm_mlp(spec: SampleSpec, widths: Widths, config: ModelConfig) -> nn.Modul
     return EncodeThenInteract(encoder, backbone, HEADS["single"](config.dlrm_mlp.hidden[-1], len(spec.tasks)))
 
 
-ZOO: dict[str, Builder] = {"dlrm_mlp": _dlrm_mlp, "hhsft": HHSFT, "est": EST}
+ZOO: dict[str, Builder] = {"dlrm_mlp": _dlrm_mlp, "hhsft": HHSFT, "est": EST, "mdl": MDL}
+
+# Entries with embeddings besides those of the blocks: `extra` of `models.inputs.Inputs`.
+EXTRA: dict[str, Callable[[ModelConfig], dict[str, list[str]]]] = {"mdl": extra_embeddings}
 
 
 def check_name(name: str, known: Collection[str] = ZOO.keys()) -> None:
@@ -61,6 +65,7 @@ def build_model(name: str, spec: SampleSpec, config: ModelConfig, seed: int) -> 
         raise ModelError("the spec has no feature of the candidates: all candidates of a request would score the same")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inputs = Inputs(spec, config.embedding_dim, config.table_rows, seed)
+        extra = EXTRA[name](config) if name in EXTRA else None
+        inputs = Inputs(spec, config.embedding_dim, config.table_rows, seed, extra)
         network = ZOO[name](spec, inputs.widths, config)
     return RankingModel(name, spec, config, inputs, network)
