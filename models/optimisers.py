@@ -1,4 +1,6 @@
-"""The loss, and the two optimisers of a ranking model: AdamW for the dense part, row-wise Adagrad for the tables."""
+"""The loss, and the two optimisers of a ranking model: AdamW or RMSProp for the dense part, row-wise Adagrad for the
+tables.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ def task_losses(logits: Tensor, batch: Batch) -> Tensor:
 
 
 class Optimisers:
-    """AdamW and row-wise Adagrad stepping together, with one warm-up and loss scaling for float16.
+    """The dense optimiser and row-wise Adagrad stepping together, with one warm-up and loss scaling for float16.
 
     Gradients of the dense part are clipped to a global norm; row-wise Adagrad divides by its own gradients' size, so
     the tables need none. Biases and norms are not decayed.
@@ -27,14 +29,18 @@ class Optimisers:
         self.config = config
         table = model.inputs.tables.weight
         named = [(name, p) for name, p in model.named_parameters() if p is not table]
-        self.dense = [p for _, p in named]
+        self.parameters = [p for _, p in named]
         plain = {name for name, p in named if name.endswith("bias") or p.ndim < 2}
         groups = [
             {"params": [p for name, p in named if name not in plain], "weight_decay": config.weight_decay},
             {"params": [p for name, p in named if name in plain], "weight_decay": 0.0},
         ]
-        self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-        self.adagrad = RowwiseAdagrad([table], lr=config.embedding_learning_rate)
+        self.dense: torch.optim.Optimizer
+        if config.dense_optimiser == "adamw":
+            self.dense = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+        else:
+            self.dense = torch.optim.RMSprop(groups, lr=config.learning_rate, alpha=config.rmsprop_alpha)
+        self.sparse = RowwiseAdagrad([table], lr=config.embedding_learning_rate)
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
 
     def backward(self, loss: Tensor) -> None:
@@ -44,32 +50,32 @@ class Optimisers:
     def step(self, number: int) -> Tensor:
         """Clip, update and clear; `number` counts from 0 and sets the warm-up. Returns the norm before clipping."""
         warm = min(1.0, (number + 1) / max(self.config.warmup_steps, 1))
-        for group in self.adamw.param_groups:
+        for group in self.dense.param_groups:
             group["lr"] = self.config.learning_rate * warm
-        for group in self.adagrad.param_groups:
+        for group in self.sparse.param_groups:
             group["lr"] = self.config.embedding_learning_rate * warm
-        self.scaler.unscale_(self.adamw)
-        norm = torch.nn.utils.clip_grad_norm_(self.dense, self.config.gradient_clip)
+        self.scaler.unscale_(self.dense)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
         if self.scaler.is_enabled() or norm.isfinite():  # a scaler skips bad steps itself
-            self.scaler.step(self.adamw)
-            self.scaler.step(self.adagrad)
+            self.scaler.step(self.dense)
+            self.scaler.step(self.sparse)
             self.scaler.update()
-        self.adamw.zero_grad()
-        self.adagrad.zero_grad()
+        self.dense.zero_grad()
+        self.sparse.zero_grad()
         return norm
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the optimisers' state, by a flat name."""
         return {
             f"{name}.{index}.{key}": value
-            for name, optimiser in (("adamw", self.adamw), ("adagrad", self.adagrad))
+            for name, optimiser in (("dense", self.dense), ("sparse", self.sparse))
             for index, state in optimiser.state_dict()["state"].items()
             for key, value in state.items()
         }
 
     def restore(self, tensors: dict[str, Tensor], scaler: dict[str, float]) -> None:
         """Inverse of `tensors`, and the state of the loss scaling."""
-        for name, optimiser in (("adamw", self.adamw), ("adagrad", self.adagrad)):
+        for name, optimiser in (("dense", self.dense), ("sparse", self.sparse)):
             state: dict[int, dict[str, Tensor]] = {}
             for flat, value in tensors.items():
                 owner, index, key = flat.split(".")

@@ -35,10 +35,13 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("name", ["dlrm_mlp", "hhsft"])
+@pytest.mark.parametrize(
+    ("name", "optimiser"), [("dlrm_mlp", "adamw"), ("hhsft", "adamw"), ("est", "adamw"), ("mdl", "rmsprop")]
+)
 @pytest.mark.parametrize("stop", [3, 5])
-def test_a_run_stopped_anywhere_ends_in_the_same_bits(name, stop, samples, tmp_path):
-    config = small_config(DROPOUT, "train.checkpoint_batches=2", "train.batch_samples=192")
+def test_a_run_stopped_anywhere_ends_in_the_same_bits(name, optimiser, stop, samples, tmp_path):
+    chosen = f"train.dense_optimiser={optimiser}"
+    config = small_config(DROPOUT, chosen, "train.checkpoint_batches=2", "train.batch_samples=192")
     whole = train(config, samples, tmp_path / "whole", name, "entire", tmp_path / "a")
     assert whole["steps"] > stop
     with torch.random.fork_rng():
