@@ -20,7 +20,7 @@ from models.frozen_content import Neighbours, pick
 from models.layers import TokenFFN, TokenLinear
 from uniscale.model_sections import ESTConfig
 
-LOWEST = torch.finfo(torch.float32).min
+LOWEST = torch.finfo(torch.float32).min / 2  # a score may be added without overflow
 
 
 def partial_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int) -> tuple[Tensor, Tensor]:
@@ -29,11 +29,12 @@ def partial_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int)
     The second is the log of the sum of exponentials, by which `merge` weighs the parts of one softmax.
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, n, d_head)
-    scores = (q @ k.transpose(-1, -2)).float() / q.shape[-1] ** 0.5
-    scores = scores.masked_fill(~mask.unsqueeze(1), LOWEST)
-    total = scores.logsumexp(-1, keepdim=True)
-    attended = (scores - total).exp().to(v.dtype) @ v
-    return attended.transpose(1, 2).flatten(-2), total.squeeze(-1).transpose(1, 2)
+    scores = (q / q.shape[-1] ** 0.5 @ k.transpose(-1, -2)).float() + torch.where(mask.unsqueeze(1), 0.0, LOWEST)
+    highest = scores.detach().amax(-1, keepdim=True)
+    weights = (scores - highest).exp()
+    total = weights.sum(-1, keepdim=True)
+    attended = weights.to(v.dtype) @ v / total.to(v.dtype)
+    return attended.transpose(1, 2).flatten(-2), (highest + total.log()).squeeze(-1).transpose(1, 2)
 
 
 def merge(parts: list[tuple[Tensor, Tensor]]) -> Tensor:

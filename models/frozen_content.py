@@ -107,8 +107,10 @@ class Neighbours:
         """Content sparse attention (Algorithm 1): Σ_j G_ij x_j over each behaviour's neighbours, (B, L, d)."""
         batch, length, k = self.place.shape
         row = torch.arange(batch, device=x.device)[:, None, None] * length + self.place
-        gathered = x.flatten(0, 1).index_select(0, row.flatten()).view(batch, length, k, x.shape[-1])
-        return (gathered * self.similarity.unsqueeze(-1)).sum(-2)
+        weights = self.similarity.to(x.dtype).flatten(0, 1)
+        # gathers, weighs and sums without holding the (B, L, K, d) that Algorithm 1 gathers
+        summed = F.embedding_bag(row.view(-1, k), x.flatten(0, 1), mode="sum", per_sample_weights=weights)
+        return summed.view(batch, length, -1)
 
 
 def simtier(content: Content, batch: Batch, tiers: int) -> Tensor:

@@ -117,6 +117,49 @@ def test_blocks_have_the_promised_widths_and_request_level_ones_a_row_a_request(
     assert not blocks.behaviours[~batch.behaviour_mask].any()
 
 
+def test_the_features_of_a_block_lie_side_by_side_in_the_order_of_their_names():
+    inputs = Inputs(TINY, dim=2, table_rows=16, seed=0)
+    blocks, features = inputs(to_batch(tiny_rows(), VECTORS)), inputs.widths.features
+    assert features == {
+        "query": {"query_hash": 2, "query_text": 2},
+        "user": {"user_mean_price_30d": 1},
+        "context": {"scenarios": 1},
+        "item": {"item_brand": 2, "item_price": 1, "item_content": 2, "item_text": 2},
+        "cross": {
+            "text_cosine": 1,
+            "mean_content_cosine": 1,
+            "highest_content_cosine": 1,
+            "item_brand_in_behaviour_brand": 1,
+            "price_ratio": 1,
+        },
+        "behaviour": {"behaviour_brand": 2, "behaviour_content": 2, "behaviour_recency": 1},
+    }
+    for block, x in [*blocks.request.items(), *blocks.candidate.items(), ("behaviour", blocks.behaviours)]:
+        assert x.shape[-1] == sum(features[block].values())
+    brand, price, content, _ = blocks.candidate["item"].split(list(features["item"].values()), dim=-1)
+    rows = torch.tensor([7, 8]) % 16 + inputs.tables.offsets["brand"]
+    assert torch.equal(brand, inputs.tables.weight[rows])
+    np.testing.assert_allclose(price.detach()[:, 0], np.log1p([9.0, 19.0]), rtol=1e-6)
+    np.testing.assert_allclose(content.detach(), [[1.0, 0.0], [0.6, 0.8]], rtol=1e-6)
+
+
+def test_extra_embeddings_come_from_tables_of_their_own_and_leave_the_blocks_as_they_are():
+    plain = Inputs(TINY, dim=2, table_rows=16, seed=0)
+    inputs = Inputs(TINY, dim=2, table_rows=16, seed=0, extra={"scenario": ["query_hash", "item_brand", "absent"]})
+    batch = to_batch(tiny_rows(), VECTORS)
+    blocks, expected = inputs(batch), plain(batch)
+    assert plain.widths.extra == expected.extra == {}
+    assert inputs.widths.extra == {"scenario": (2, 2)}
+    of_request, of_candidate = blocks.extra["scenario"]
+    weight, offsets = inputs.tables.weight, inputs.tables.offsets
+    assert torch.equal(of_request, weight[[offsets["scenario:query"] + 5]])
+    assert torch.equal(of_candidate, weight[[offsets["scenario:brand"] + 7, offsets["scenario:brand"] + 8]])
+    for mine, theirs in ((blocks.request, expected.request), (blocks.candidate, expected.candidate)):
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[block], theirs[block]) for block in mine)
+    assert torch.equal(blocks.behaviours, expected.behaviours)
+
+
 def test_a_shared_table_gives_candidate_and_behaviour_the_same_embedding():
     inputs = Inputs(TINY, dim=2, table_rows=16, seed=0)
     blocks = inputs(to_batch(tiny_rows(), VECTORS))
