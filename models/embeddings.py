@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from uniscale.errors import ModelError
 from uniscale.hashing import hash64
 
 INITIAL_SCALE = 0.01
@@ -51,6 +52,23 @@ class EmbeddingTables(nn.Module):
         names = list(tables)
         offsets = torch.tensor([self.offsets[name] for name in names], dtype=torch.int64)
         return offsets, torch.tensor([self.sizes[name] for name in names], dtype=torch.int64)
+
+    @torch.no_grad()
+    def start_from(self, other: "EmbeddingTables") -> None:
+        """Take over the rows of tables that another model has too; the others keep theirs.
+
+        Raises:
+            ModelError: a table of the same name has another size or width.
+        """
+        for name in self.sizes.keys() & other.sizes.keys():
+            mine, theirs = (self.sizes[name], self.dim), (other.sizes[name], other.dim)
+            if mine != theirs:
+                raise ModelError(
+                    f"table {name} is {mine[0]} rows of {mine[1]} here and {theirs[0]} of {theirs[1]} in the model to "
+                    "start from: set model.table_rows and model.embedding_dim to that model's"
+                )
+            here, there = self.offsets[name], other.offsets[name]
+            self.weight[here : here + mine[0]] = other.weight[there : there + mine[0]]
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows of the weight: (…) int64 to (…, d). The gradient is sparse: one entry a look-up."""

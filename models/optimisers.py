@@ -64,6 +64,13 @@ class Optimisers:
         self.sparse.zero_grad()
         return norm
 
+    @torch.no_grad()
+    def reset_sparse(self, start: Tensor) -> None:
+        """Put the tables (rows, d) back to their start and forget what row-wise Adagrad has summed (EST 5.5)."""
+        (table,) = self.sparse.param_groups[0]["params"]
+        table.copy_(start)
+        self.sparse.state[table]["sum"].zero_()
+
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the optimisers' state, by a flat name."""
         return {

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.batches import Batch, to_batch
 from models.calibrate import fit_platt
-from models.checkpoint import save_model
+from models.checkpoint import load_model, save_model
 from models.curves import page
 from models.data import Position, Reader, Subset, prefetch, read_rows, row_files
 from models.inputs import collisions
@@ -52,7 +52,8 @@ def train(config: Config, samples: Path, out: Path, name: str, subset: Subset, w
         The report, also in model.json: validation measures, speed, time split, parameters, FLOPs.
 
     Raises:
-        ModelError: an unknown name, or a loss that is not a number (with the batch and the feature to blame).
+        ModelError: an unknown name, a `sparse_start` that is no model or does not fit, or a loss that is not a number
+            (with the batch and the feature to blame).
         DataError: samples that break their contract.
         ConfigError: CUDA asked for and absent.
     """
@@ -79,9 +80,20 @@ def fingerprint(config: Config, samples: Path, name: str, subset: Subset) -> str
         "samples": [content_hash(Path(samples) / file) for file in ("manifest.json", "spec.json")],
         "name": name,
         "subset": subset,
+        "start": _start_hash(config.train.sparse_start),
         "source": source_hash(),
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _start_hash(folder: str) -> str:
+    """Hash of the weights that the tables start from, empty without any."""
+    weights = Path(folder) / "model.safetensors"
+    if folder and not weights.exists():
+        raise ModelError(
+            f"train.sparse_start = {folder!r} holds no model.safetensors: give a trained model's folder, or leave it empty"
+        )
+    return content_hash(weights) if folder else ""
 
 
 def work_folder(root: Path, config: Config, samples: Path, name: str, subset: Subset) -> Path:
@@ -122,7 +134,11 @@ class Run:
         self.collisions = collisions(first, config.model.table_rows)
         self.model = build_model(name, self.spec, config.model, config.seed)
         self.model.fit(first)
+        if config.train.sparse_start:
+            self.model.inputs.tables.start_from(load_model(Path(config.train.sparse_start)).inputs.tables)
         self.model.to(self.device)
+        reset = config.train.sparse_reset
+        self.sparse_start = self.model.inputs.tables.weight.detach().clone() if reset else None  # θ_s⁰ of EST 5.5
         half = config.train.precision == "float16" and self.device.type == "cuda"
         self.optimisers = Optimisers(self.model, config.train, self.device, half)
         self.state = State(fingerprint(config, samples, name, subset))
@@ -139,6 +155,8 @@ class Run:
         shown.done = state.samples
         self.model.train()
         while state.position.epoch < train.epochs and state.stale_epochs < train.patience:
+            if self.sparse_start is not None and state.position == Position(state.position.epoch, 0, 0):
+                self.optimisers.reset_sparse(self.sparse_start)
             batches = prefetch(self.reader.batches(state.position))
             while True:
                 with self.clock("data"):
@@ -224,6 +242,10 @@ class Run:
             "parameters": {"dense": sum(p.numel() for p in self.model.parameters()) - table, "embedding": table},
             "forward_flops_per_sample": self.flops_per_sample(),
             "embedding_collisions": self.collisions,
+            "sparse": {
+                "start": self.config.train.sparse_start or "random",
+                "reset_each_epoch": self.config.train.sparse_reset,
+            },
         }
 
     def flops_per_sample(self) -> int:

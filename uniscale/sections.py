@@ -93,6 +93,12 @@ class TrainConfig(Section):
     embedding_learning_rate: float = Field(gt=0, description="sparse, row-wise Adagrad")
     gradient_clip: float = Field(gt=0)
     warmup_steps: int = Field(ge=0)
+    sparse_reset: bool = Field(
+        description="embedding tables and their optimiser's state return to their start at every epoch (EST 5.5)"
+    )
+    sparse_start: str = Field(
+        description="model folder, such as the champion's, whose tables are the start; empty: this run's random rows"
+    )
     checkpoint_batches: int = Field(ge=1, description="batches between checkpoints, besides one every epoch")
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["float32", "bfloat16", "float16"] = Field(description="autocast on GPU; float32 on CPU")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from models.calibrate import fit_platt
 from models.checkpoint import load_model
 from models.curves import chart
-from models.data import read_rows, row_files
+from models.data import Position, read_rows, row_files
 from models.metrics import gauc
 from models.predict import predict_logits, stopping_value, validation
 from models.rows import ItemVectors
@@ -129,6 +129,49 @@ def test_training_stops_after_so_many_epochs_without_a_better_one(samples, tmp_p
     )
     report = train(config, samples, tmp_path / "model", "dlrm_mlp", "search", tmp_path / "work")
     assert (report["epochs"], report["best_epoch"]) == (3, 1)
+
+
+def test_sparse_reset_starts_every_epoch_from_the_first_tables_with_the_dense_part_carried_on(samples, tmp_path):
+    config = small_config("train.sparse_reset=true", "train.epochs=3", "train.patience=3")
+    with torch.random.fork_rng():
+        run = Run(config, samples, "dlrm_mlp", "entire", tmp_path)
+        table, dense = run.model.inputs.tables.weight, run.model.network.head.linear.weight
+        start, seen = table.detach().clone(), []
+        batches = run.reader.batches
+
+        def recorded(position):
+            state = run.optimisers.sparse.state[table]["sum"]
+            seen.append((table.detach().clone(), state.clone(), dense.detach().clone()))
+            return batches(position)
+
+        run.reader.batches = recorded
+        run.go()
+    assert len(seen) == 3
+    for tables, accumulated, _ in seen:
+        assert torch.equal(tables, start)
+        assert not accumulated.any()
+    assert not torch.equal(seen[1][2], seen[0][2])
+    assert not torch.equal(seen[2][2], seen[1][2])
+    assert run.report()["sparse"] == {"start": "random", "reset_each_epoch": True}
+
+
+def test_tables_start_from_another_model_and_resets_return_to_them_after_a_resume(samples, tmp_path):
+    train(small_config(), samples, tmp_path / "champion", "dlrm_mlp", "search", tmp_path / "w")
+    start = f"train.sparse_start={tmp_path / 'champion'}"
+    config = small_config("train.sparse_reset=true", start, "train.checkpoint_batches=1", "train.batch_samples=192")
+    with torch.random.fork_rng():
+        run = Run(config, samples, "hhsft", "entire", tmp_path / "b")
+        assert torch.equal(run.model.inputs.tables.weight, load_model(tmp_path / "champion").inputs.tables.weight)
+        first_of_second_epoch = 1 + len(list(run.reader.batches(Position(0, 0, 0))))
+        run.go(stop_before=first_of_second_epoch)
+    whole = train(config, samples, tmp_path / "whole", "hhsft", "entire", tmp_path / "a")
+    resumed = train(config, samples, tmp_path / "resumed", "hhsft", "entire", tmp_path / "b")
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "resumed"))
+    assert whole["sparse"] == resumed["sparse"] == {"start": str(tmp_path / "champion"), "reset_each_epoch": True}
+    with pytest.raises(ModelError, match=r"table .* is 32 rows of 4 here and 64 of 4 in the model to start from"):
+        Run(small_config(start, "model.table_rows=32"), samples, "hhsft", "entire", tmp_path / "c")
+    with pytest.raises(ModelError, match=r"train\.sparse_start = 'nowhere' holds no model\.safetensors"):
+        train(small_config("train.sparse_start=nowhere"), samples, tmp_path / "m", "hhsft", "entire", tmp_path / "c")
 
 
 def test_validation_measures_are_those_of_their_definitions(samples):
