@@ -91,7 +91,7 @@ def _start_hash(folder: str) -> str:
     weights = Path(folder) / "model.safetensors"
     if folder and not weights.exists():
         raise ModelError(
-            f"train.sparse_start = {folder!r} holds no model.safetensors: give a trained model's folder, or leave it empty"
+            f"train.sparse_start = {folder!r} holds no model.safetensors: give a model folder, or leave it empty"
         )
     return content_hash(weights) if folder else ""
 
@@ -118,6 +118,7 @@ class Run:
     def __init__(self, config: Config, samples: Path, name: str, subset: Subset, work: Path):
         self.config, self.work = config, work
         self.name, self.subset = name, subset
+        self.state = State(fingerprint(config, samples, name, subset))
         self.device = resolve_device(config.train.device)
         self.spec = SampleSpec.load(samples)
         self.reader = Reader(samples, "train", subset, config.train.batch_samples, config.seed)
@@ -141,7 +142,6 @@ class Run:
         self.sparse_start = self.model.inputs.tables.weight.detach().clone() if reset else None  # θ_s⁰ of EST 5.5
         half = config.train.precision == "float16" and self.device.type == "cuda"
         self.optimisers = Optimisers(self.model, config.train, self.device, half)
-        self.state = State(fingerprint(config, samples, name, subset))
 
     def go(self, stop_before: int | None = None) -> None:
         """Train to the end, or until just before a step (as a killed process would)."""
