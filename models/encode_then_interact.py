@@ -1,30 +1,49 @@
-"""Encode-then-interact models: a sequence encoder, a backbone over all block embeddings, a head.
+"""Encode-then-interact models: a sequence encoder, a backbone over all block embeddings, a head over domains and tasks.
 
-DLRM-MLP is the base model of UniScale 4.1.2, "the vanilla MLP for feature crossing" after Naumov et al. 2019; its
-history encoder is DIN (Zhou et al. 2018) by default.
+DLRM-MLP, the base model of UniScale 4.1.2 after Naumov et al. 2019, is the MLP backbone; its history encoder is DIN
+(Zhou et al. 2018) by default. Every other backbone takes its place with the same encoders and heads.
 
 Shapes: R requests, N candidates, T tasks.
 """
 
-import torch
+from copy import deepcopy
+
 from torch import Tensor, nn
 
-from models.encoders import Encoder
-from models.inputs import Blocks
+from models.backbones import BACKBONES
+from models.encoders import add_history, build_encoder, history_widths
+from models.heads import HEADS
+from models.heads.base import HeadSizes
+from models.inputs import Blocks, Widths
+from models.parts import look_up
+from uniscale.model_sections import ModelConfig
+from uniscale.samples import SampleSpec
 
 
 class EncodeThenInteract(nn.Module):
-    """Blocks to logits (N, T): histories are encoded, features concatenated by level, crossed, and read out."""
+    """Blocks to logits (N, T): histories are encoded, all blocks crossed, and read out.
 
-    def __init__(self, encoder: Encoder | None, backbone: nn.Module, head: nn.Module):
+    Raises:
+        ModelError: an unknown backbone, encoder (`model.encoder`) or head (`model.head`).
+    """
+
+    def __init__(self, backbone: str, spec: SampleSpec, widths: Widths, model: ModelConfig):
         super().__init__()
-        self.encoder, self.backbone, self.head = encoder, backbone, head
+        self.encoder = build_encoder(widths, model)
+        widths = history_widths(self.encoder, widths)
+        head = look_up(HEADS, "model.head =", model.head)
+        self.backbone = look_up(BACKBONES, "backbone", backbone)(head.embedded_widths(widths), model)
+        self.head = head(HeadSizes(self.backbone.width, widths, len(spec.domains), len(spec.tasks), model))
 
     def forward(self, blocks: Blocks) -> Tensor:
-        """Logits (N, T)."""
-        request, candidate = list(blocks.request.values()), list(blocks.candidate.values())
-        if self.encoder is not None:
-            (candidate if self.encoder.per_candidate else request).append(self.encoder(blocks))
-        x = self.backbone(torch.cat(request, dim=-1), torch.cat(candidate, dim=-1), blocks.batch)
-        logits: Tensor = self.head(x, blocks.batch)
+        """Logits (N, T) of each row's own domain."""
+        blocks = add_history(self.encoder, blocks)
+        embedded = self.head.embed(blocks)
+        logits: Tensor = self.head(self.backbone(embedded), blocks, embedded)
         return logits
+
+    def fixed_domain(self, domain: int = 0) -> "EncodeThenInteract":
+        """A copy that serves one domain, without the other domains' own parts of the head."""
+        copy = deepcopy(self)
+        copy.head = self.head.fixed_domain(domain)
+        return copy

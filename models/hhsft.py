@@ -12,45 +12,17 @@ Shapes: R requests, N candidates, n tokens, m composite tokens, D domains, T tas
 """
 
 from copy import deepcopy
-from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
-from models.batches import Batch
-from models.encoders import build_encoder
+from models.encoders import add_history, build_encoder, history_widths
 from models.inputs import Blocks, Widths
 from models.layers import TokenFFN, TokenLinear, attend, mlp
+from models.routing import Routing
+from models.tokens import Tokenizer
 from uniscale.model_sections import HHSFTConfig, ModelConfig
 from uniscale.samples import SampleSpec
-
-
-class Tokenizer(nn.Module):
-    """Each block's embeddings, concatenated, through its own MLP to d_H; request-level blocks once a request."""
-
-    def __init__(self, request: dict[str, int], candidate: dict[str, int], width: int, dropout: float):
-        super().__init__()
-        sizes = request | candidate
-        self.request, self.candidate = tuple(request), tuple(candidate)
-        self.maps = nn.ModuleDict(
-            {
-                block: nn.Sequential(mlp(size, [width], dropout), nn.Linear(width, width))
-                for block, size in sizes.items()
-            }
-        )
-
-    @property
-    def tokens(self) -> int:
-        """n."""
-        return len(self.request) + len(self.candidate)
-
-    def forward(self, request: dict[str, Tensor], candidate: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Tokens of the request-level blocks (R, n_r, d_H) and of the candidate-level ones (N, n_c, d_H)."""
-        return (
-            torch.stack([self.maps[block](request[block]) for block in self.request], dim=1),
-            torch.stack([self.maps[block](candidate[block]) for block in self.candidate], dim=1),
-        )
 
 
 class HFALayer(nn.Module):
@@ -106,43 +78,6 @@ class GFALayer(nn.Module):
         return a + self.ffn(self.norms[1](a))
 
 
-@dataclass(frozen=True)
-class Routing:
-    """Rows sorted by domain, so that each domain's rows are one slice and no expert sees another's."""
-
-    order: Tensor | None  # (N,) rows in sorted order; None when one domain has them all
-    spans: tuple[slice | None, ...]  # of each domain, in sorted order; None: it has no rows
-
-    @classmethod
-    def of(cls, batch: Batch, domains: int) -> "Routing":
-        """Routing of a batch's candidates."""
-        of_row = batch.expand(batch.domain)
-        counts = torch.bincount(of_row, minlength=domains).tolist()
-        if max(counts) == batch.candidates:
-            return cls.single(counts.index(batch.candidates), domains)
-        ends = list(accumulate(counts))
-        spans = tuple(slice(end - n, end) if n else None for end, n in zip(ends, counts, strict=True))
-        return cls(torch.argsort(of_row, stable=True), spans)
-
-    @classmethod
-    def single(cls, domain: int, domains: int) -> "Routing":
-        """Every row belongs to one domain."""
-        return cls(None, tuple(slice(None) if d == domain else None for d in range(domains)))
-
-    def sort(self, x: Tensor) -> Tensor:
-        """(N, …) into sorted order."""
-        return x if self.order is None else x.index_select(0, self.order)
-
-    def restore(self, x: Tensor) -> Tensor:
-        """(N, …) back into the batch's order."""
-        return x if self.order is None else torch.empty_like(x).index_copy(0, self.order, x)
-
-    def apply(self, experts: nn.ModuleDict, x: Tensor) -> Tensor:
-        """Each domain's expert (keyed by the domain's number) on that domain's rows alone, (N, …) in sorted order."""
-        parts = [experts[str(d)](x[span]) for d, span in enumerate(self.spans) if span is not None]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
 class DREF(nn.Module):
     """Domain-routed expert fusion: e = α_s f_s(z) + α_d f_d(z), [α_s, α_d] = softmax(g_moe(z)) (eqs. 3, 4).
 
@@ -194,19 +129,8 @@ class DAPGA(nn.Module):
 
     def forward(self, e: Tensor, gamma: Tensor, routing: Routing) -> Tensor:
         """(N, width), rows sorted by domain, and γ per row to (N, width)."""
-        views, current = [], []
-        for tower, span in zip(self.towers, routing.spans, strict=True):
-            with torch.no_grad():  # sg(·) of eq. 5: nothing flows back from another domain's view
-                if span is None:
-                    views.append(tower(e))
-                    continue
-                own_only = span == slice(None)
-                before, after = (e[:0], e[:0]) if own_only else (tower(e[: span.start]), tower(e[span.stop :]))
-            own = tower(e[span])
-            current.append(own)
-            views.append(own if own_only else torch.cat([before, own, after]))
-        o = torch.stack(views, dim=1)  # (N, D, width): o_cur and D - 1 detached ones, eq. 5
-        q = self.query(torch.cat(current))  # (N, width), eq. 6
+        o, current = routing.views(self.towers, e)  # (N, D, width): o_cur and D - 1 detached ones, eq. 5
+        q = self.query(current)  # (N, width), eq. 6
         scores = torch.einsum("nd,nkd->nk", q, self.key(o)) / q.shape[-1] ** 0.5
         fused = torch.einsum("nk,nkd->nd", torch.softmax(scores, dim=-1), self.value(o))
         return gamma * fused  # eq. 8
@@ -223,11 +147,8 @@ class HHSFT(nn.Module):
         config, domains = model.hhsft, len(spec.domains)
         self.domains = domains
         self.only: int | None = None  # the one domain kept by `fixed_domain`
-        self.encoder = build_encoder(model.encoder, widths)
-        request, candidate = dict(widths.request), dict(widths.candidate)
-        if self.encoder is not None:
-            (candidate if self.encoder.per_candidate else request)["behaviour"] = self.encoder.width
-        self.tokenizer = Tokenizer(request, candidate, config.hfa_dim, model.dropout)
+        self.encoder = build_encoder(widths, model)
+        self.tokenizer = Tokenizer(history_widths(self.encoder, widths), config.hfa_dim, model.dropout)
         tokens = self.tokenizer.tokens
         self.hfa = nn.ModuleList(HFALayer(tokens, config, model.dropout) for _ in range(config.hfa_layers))
         width = tokens * config.hfa_dim
@@ -260,10 +181,7 @@ class HHSFT(nn.Module):
     def interact(self, blocks: Blocks) -> Tensor:
         """HHFI: blocks to z, (N, d_Z)."""
         batch = blocks.batch
-        request, candidate = dict(blocks.request), dict(blocks.candidate)
-        if self.encoder is not None:
-            (candidate if self.encoder.per_candidate else request)["behaviour"] = self.encoder(blocks)
-        of_request, of_candidate = self.tokenizer(request, candidate)  # (R, n_r, d_H), (N, n_c, d_H)
+        of_request, of_candidate = self.tokenizer(add_history(self.encoder, blocks))  # (R, n_r, d_H), (N, n_c, d_H)
         h = torch.cat([batch.expand(of_request), of_candidate], dim=1)  # (N, n, d_H)
         for number, layer in enumerate(self.hfa):
             assert isinstance(layer, HFALayer)

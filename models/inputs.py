@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -34,6 +35,16 @@ class Widths:
     features: dict[str, dict[str, int]] = field(default_factory=dict)  # block -> width of each feature, in order
     extra: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> request's and candidates' width
 
+    def features_of(self, block: str) -> tuple[int, ...]:
+        """Widths of a block's parts: each id and frozen vector on its own, numbers that stand together as one."""
+        widths = self.features.get(block, {block: (self.request | self.candidate)[block]}).values()
+        runs = [(number, list(run)) for number, run in groupby(widths, key=lambda width: width == 1)]
+        return tuple(part for number, run in runs for part in ([len(run)] if number else run))
+
+    def flat(self) -> tuple[int, int]:
+        """Widths of all request-level blocks together and of all candidate-level ones."""
+        return sum(self.request.values()), sum(self.candidate.values())
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -44,6 +55,11 @@ class Blocks:
     candidate: dict[str, Tensor]  # item, cross: (N, w)
     behaviours: Tensor  # (R, L, w); empty positions are zero
     extra: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # (R, w_r) and (N, w_c), see `Inputs`
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """All request-level blocks side by side, (R, ·), and all candidate-level ones, (N, ·)."""
+        empty = self.behaviours.new_zeros(self.batch.requests, 0)
+        return torch.cat([empty, *self.request.values()], dim=-1), torch.cat(list(self.candidate.values()), dim=-1)
 
 
 class Columns(nn.Module):

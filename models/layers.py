@@ -30,13 +30,16 @@ class MixedLinear(nn.Module):
     W [x_r; x_c] + b = W_r x_r + W_c x_c + b, so expanding W_r x_r instead of x_r saves a factor of the list's length.
     """
 
-    def __init__(self, request_width: int, candidate_width: int, out: int):
+    def __init__(self, request_width: int, candidate_width: int, out: int, bias: bool = True):
         super().__init__()
         self.widths = (request_width, candidate_width)
-        self.linear = nn.Linear(request_width + candidate_width, out)
+        self.linear = nn.Linear(request_width + candidate_width, out, bias)
 
     def forward(self, request: Tensor, candidate: Tensor, batch: Batch) -> Tensor:
         """(R, w_r) and (N, w_c) to (N, out)."""
+        if not self.widths[0]:
+            output: Tensor = self.linear(candidate)
+            return output
         of_request, of_candidate = self.linear.weight.split(self.widths, dim=1)
         return batch.expand(F.linear(request, of_request, self.linear.bias)) + F.linear(candidate, of_candidate)
 
@@ -84,19 +87,18 @@ class TokenFFN(nn.Module):
         return self.fall(self.dropout(F.silu(hidden)))
 
 
-class TokenMixing(nn.Module):
+def mix_tokens(x: Tensor) -> Tensor:
     """Token mixing without parameters (RankMixer, Zhu et al. 2025, 3.3): new token h is slice h of every token.
 
-    Each of n tokens is cut into n slices, so n divides d and the result has the same shape.
+    (B, n, d) to (B, n, d); each of n tokens is cut into n slices, so n has to divide d.
     """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, n, d) to (B, n, d)."""
-        tokens = x.shape[1]
-        return x.unflatten(-1, (tokens, -1)).transpose(1, 2).flatten(2)  # (B, token, slice, d / n), swapped
+    return x.unflatten(-1, (x.shape[1], -1)).transpose(1, 2).flatten(2)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Multi-head attention among the n tokens of each row: softmax(q kᵀ / √d_head) v, (B, n, d) each and returned."""
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float | None = None) -> Tensor:
+    """Multi-head attention among the n tokens of each row: softmax(scale · q kᵀ) v, (B, n, d) each and returned.
+
+    The scale is 1 / √d_head unless given.
+    """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, n, d_head)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
+    return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(-2)

@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.encoders import build_encoder
+from models.encoders import add_history, build_encoder, history_widths
 from models.inputs import Blocks, Widths
-from models.layers import TokenFFN, TokenLinear, TokenMixing, attend, mlp
+from models.layers import TokenFFN, TokenLinear, attend, mix_tokens, mlp
 from uniscale.errors import ModelError
 from uniscale.model_sections import MDLConfig, ModelConfig
 from uniscale.samples import SampleSpec
@@ -47,10 +47,10 @@ class FeatureTokens(nn.Module):
         self.request, self.candidate = tuple(request), tuple(candidate)
         self.maps = nn.ModuleDict({block: nn.Linear(size, width) for block, size in (request | candidate).items()})
 
-    def forward(self, request: dict[str, Tensor], candidate: dict[str, Tensor], blocks: Blocks) -> Tensor:
+    def forward(self, blocks: Blocks) -> Tensor:
         """(N, n, d)."""
-        of_request = torch.stack([self.maps[block](request[block]) for block in self.request], dim=1)
-        of_candidate = torch.stack([self.maps[block](candidate[block]) for block in self.candidate], dim=1)
+        of_request = torch.stack([self.maps[block](blocks.request[block]) for block in self.request], dim=1)
+        of_candidate = torch.stack([self.maps[block](blocks.candidate[block]) for block in self.candidate], dim=1)
         return torch.cat([blocks.batch.expand(of_request), of_candidate], dim=1)
 
 
@@ -92,12 +92,12 @@ class SelfInteraction(nn.Module):
 
     def __init__(self, tokens: int, config: MDLConfig, dropout: float):
         super().__init__()
-        self.mixing, self.norm, self.literal = TokenMixing(), nn.LayerNorm(config.dim), config.literal_eq6
+        self.norm, self.literal = nn.LayerNorm(config.dim), config.literal_eq6
         self.ffn = TokenFFN(tokens, config.dim, config.ffn_multiple * config.dim, dropout=dropout)
 
     def forward(self, t: Tensor) -> Tensor:
         """(N, n, d) to (N, n, d)."""
-        mixed: Tensor = self.ffn(self.norm(self.mixing(t + t) if self.literal else self.mixing(t) + t))
+        mixed: Tensor = self.ffn(self.norm(mix_tokens(t + t) if self.literal else mix_tokens(t) + t))
         return mixed
 
 
@@ -124,13 +124,13 @@ class MixedIn(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.mixing, self.norm = TokenMixing(), nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, t: Tensor, features: Tensor) -> Tensor:
         """As `DomainAwareAttention`."""
         x = torch.cat([features, t], dim=1)
         rest = x.shape[2] % x.shape[1]
-        mixed = self.mixing(x[..., : x.shape[2] - rest])[:, features.shape[1] :]
+        mixed = mix_tokens(x[..., : x.shape[2] - rest])[:, features.shape[1] :]
         return self.norm(F.pad(mixed, (0, rest)))
 
 
@@ -206,14 +206,12 @@ class MDL(nn.Module):
         super().__init__()
         self.config = config = model.mdl
         d, tasks, scenarios = config.dim, len(spec.tasks), len(spec.scenarios)
-        self.encoder = build_encoder(model.encoder, widths)
-        request, candidate = dict(widths.request), dict(widths.candidate)
-        if self.encoder is not None:
-            (candidate if self.encoder.per_candidate else request)["behaviour"] = self.encoder.width
-        n = len(request) + len(candidate)
+        self.encoder = build_encoder(widths, model)
+        tokens = history_widths(self.encoder, widths)
+        n = len(tokens.request) + len(tokens.candidate)
         if d % n:
             raise ModelError(f"model.mdl.dim = {d} is no multiple of the {n} feature tokens: take {(d // n + 1) * n}")
-        self.feature_tokens = FeatureTokens(request, candidate, d)
+        self.feature_tokens = FeatureTokens(tokens.request, tokens.candidate, d)
         self.scenario_tokens, self.task_tokens, self.task_towers, self.scenario_towers = None, None, None, None
         of_scenarios, of_tasks = scenarios + config.global_scenario_token, tasks
         if config.scenario_token:
@@ -233,10 +231,7 @@ class MDL(nn.Module):
     def forward(self, blocks: Blocks) -> Tensor:
         """Logits (N, T)."""
         batch = blocks.batch
-        request, candidate = dict(blocks.request), dict(blocks.candidate)
-        if self.encoder is not None:
-            (candidate if self.encoder.per_candidate else request)["behaviour"] = self.encoder(blocks)
-        features = self.feature_tokens(request, candidate, blocks)
+        features = self.feature_tokens(add_history(self.encoder, blocks))
         scenarios = None if self.scenario_tokens is None else self.scenario_tokens(blocks, blocks.extra["scenario"])
         tasks = None if self.task_tokens is None else self.task_tokens(blocks, blocks.extra["task"])
         own = batch.expand(self.selection(batch.scenarios))

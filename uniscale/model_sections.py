@@ -1,6 +1,6 @@
 """The model section of a configuration: sizes and switches of every architecture of the zoo, one class each."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -96,6 +96,95 @@ class DLRMConfig(Section):
     hidden: list[int] = Field(min_length=1, description="widths of the layers before the head")
 
 
+class DCNv2Config(Section):
+    """DCN-V2 (Wang et al. 2021)."""
+
+    layers: int = Field(ge=1, description="cross layers")
+    rank: int = Field(ge=0, description="of a cross layer's matrix; 0: full")
+    structure: Literal["stacked", "parallel"] = Field(description="the deep net after the cross layers or beside them")
+    hidden: list[int] = Field(min_length=1, description="widths of the deep net")
+
+
+def _divides(parts: int, width: int, what: str) -> None:
+    if width % parts:
+        raise ValueError(f"{parts} {what} do not divide a width of {width}")
+
+
+class AttentionConfig(Section):
+    """Layers of multi-head attention of one width: AutoInt (Song et al. 2019)."""
+
+    layers: int = Field(ge=1)
+    dim: int = Field(ge=4, description="width of a token")
+    heads: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        _divides(self.heads, self.dim, "heads")
+        return self
+
+
+class TransformerConfig(AttentionConfig):
+    """Transformer encoder: self-attention over the history (Vaswani et al. 2017), then target attention."""
+
+    ffn_multiple: int = Field(ge=1, description="hidden width of the FFN, as a multiple of dim")
+
+
+class HiFormerConfig(TransformerConfig):
+    """HiFormer (Gui et al. 2023)."""
+
+    rank: int = Field(ge=1, description="of a head's composite projection")
+
+
+class LongerConfig(TransformerConfig):
+    """LONGER (Chai et al. 2025); the first of its layers is the cross-causal one."""
+
+    merge: int = Field(ge=1, description="K, adjacent behaviours in one token")
+    recent: int = Field(ge=1, description="k, newest merged tokens that stay queries after the first layer")
+
+
+class StackDINConfig(Section):
+    """DIN layers on top of each other."""
+
+    layers: int = Field(ge=1)
+
+
+class WukongConfig(Section):
+    """Wukong (Zhang et al. 2024)."""
+
+    layers: int = Field(ge=1)
+    dim: int = Field(ge=4, description="width of an embedding")
+    fm_tokens: int = Field(ge=1, description="n_F, embeddings from the factorization machine block")
+    lcb_tokens: int = Field(ge=1, description="n_L, embeddings from the linear compression block")
+    rank: int = Field(ge=1, description="k, columns of Y")
+    hidden: int = Field(ge=1, description="hidden width of the factorization machine block's MLP")
+
+
+class RankMixerConfig(Section):
+    """RankMixer (Zhu et al. 2025)."""
+
+    layers: int = Field(ge=1)
+    tokens: int = Field(ge=2, description="T, also the heads of token mixing")
+    dim: int = Field(ge=4, description="D, width of a token")
+    ffn_multiple: int = Field(ge=1, description="hidden width of a token's FFN, as a multiple of dim")
+    experts: int = Field(ge=0, description="of a token's sparse FFN, which share its hidden width; 0: dense")
+
+    @model_validator(mode="after")
+    def _parts_divide_widths(self) -> Self:
+        _divides(self.tokens, self.dim, "tokens")
+        _divides(self.experts or 1, self.ffn_multiple * self.dim, "experts")
+        return self
+
+
+class HeadsConfig(Section):
+    """Sizes of the heads over domains and tasks."""
+
+    expert_hidden: list[int] = Field(min_length=1, description="widths of an expert, and of the shared bottom")
+    experts: int = Field(ge=1, description="shared experts; in PLE also those of each task")
+    ple_layers: int = Field(ge=1, description="extraction layers of PLE")
+    tower_hidden: list[int] = Field(min_length=1, description="widths of a task's tower before its logit")
+    gate_hidden: int = Field(ge=1, description="hidden width of PEPNet's gates")
+
+
 class ModelConfig(Section):
     """Which model, and the sizes of each."""
 
@@ -103,9 +192,19 @@ class ModelConfig(Section):
     champion: str = Field(description="the model trained as first champion when the registry has none")
     embedding_dim: int = Field(ge=2)
     table_rows: int = Field(ge=16, description="rows of every id table; ids are taken modulo")
-    encoder: str = Field(description="sequence encoder: mean or din")
+    encoder: str = Field(description="sequence encoder, an entry of models.encoders")
+    head: str = Field(description="an entry of models.heads; hhsft brings its own")
     dropout: float = Field(ge=0, lt=1)
     hhsft: HHSFTConfig
     dlrm_mlp: DLRMConfig
     est: ESTConfig
     mdl: MDLConfig
+    dcnv2: DCNv2Config
+    autoint: AttentionConfig
+    hiformer: HiFormerConfig
+    wukong: WukongConfig
+    rankmixer: RankMixerConfig
+    stackdin: StackDINConfig
+    transformer: TransformerConfig
+    longer: LongerConfig
+    heads: HeadsConfig

@@ -1,4 +1,6 @@
-"""Laws that every entry of the zoo obeys, with each sequence encoder."""
+"""Laws that every entry of the zoo obeys, with each sequence encoder and each head in some entry."""
+
+from itertools import cycle, islice
 
 import numpy as np
 import pytest
@@ -6,14 +8,22 @@ import torch
 
 from models.batches import Batch, to_batch
 from models.checkpoint import load_model, save_model
+from models.inputs import Blocks
 from models.optimisers import Optimisers, task_losses
-from models.zoo import ENCODERS, ZOO, build_model
+from models.zoo import ENCODE_THEN_INTERACT, ENCODERS, HEADS, ZOO, build_model
 from tests.models.small import permute_candidates, small_config, small_model, some_rows
 from tests.sample_folder import SPEC
 
-EVERY = pytest.mark.parametrize(
-    ("name", "encoder"), [(name, encoder) for name in ZOO for encoder in ENCODERS], ids=lambda value: value
-)
+
+def covering(*registries):
+    """As many cases as the longest registry has names, so that every name of each stands in one."""
+    longest = max(map(len, registries))
+    return list(zip(*(islice(cycle(registry), longest) for registry in registries), strict=True))
+
+
+CASES = covering(ENCODE_THEN_INTERACT, ENCODERS, HEADS)
+CASES += [(name, "din", "single") for name in ZOO if name not in ENCODE_THEN_INTERACT]  # with a head of their own
+EVERY = pytest.mark.parametrize(("name", "parts"), [(name, rest) for name, *rest in CASES], ids=str)
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +31,14 @@ def data(samples):
     return some_rows(samples)
 
 
-def built(name, encoder, rows=None, seed=0):
+def small(name, parts, seed=0):
+    encoder, head = parts
+    return small_model(name, f"model.encoder={encoder}", f"model.head={head}", seed=seed)
+
+
+def built(name, parts, rows=None, seed=0):
     """A model whose every parameter has left its initial value, so that no zero hides a path."""
-    model = small_model(name, f"model.encoder={encoder}", seed=seed)
+    model = small(name, parts, seed)
     if rows is not None:
         model.fit(rows)
     generator = torch.Generator().manual_seed(seed)
@@ -39,9 +54,9 @@ def fields(batch):
 
 
 @EVERY
-def test_logits_have_a_row_a_candidate_and_a_column_a_task_and_the_loss_is_finite(name, encoder, data):
+def test_logits_have_a_row_a_candidate_and_a_column_a_task_and_the_loss_is_finite(name, parts, data):
     rows, vectors = data
-    model = built(name, encoder, rows)
+    model = built(name, parts, rows)
     batch = to_batch(rows, vectors)
     logits = model(batch)
     assert logits.shape == (rows.candidates, len(SPEC.tasks))
@@ -49,9 +64,9 @@ def test_logits_have_a_row_a_candidate_and_a_column_a_task_and_the_loss_is_finit
 
 
 @EVERY
-def test_the_gradient_reaches_every_parameter(name, encoder, data):
+def test_the_gradient_reaches_every_parameter(name, parts, data):
     rows, vectors = data
-    model = built(name, encoder, rows)
+    model = built(name, parts, rows)
     batch = to_batch(rows, vectors)
     task_losses(model(batch), batch).sum().backward()
     for label, parameter in model.named_parameters():
@@ -60,18 +75,18 @@ def test_the_gradient_reaches_every_parameter(name, encoder, data):
 
 
 @EVERY
-def test_longer_padding_changes_nothing(name, encoder, data):
+def test_longer_padding_changes_nothing(name, parts, data):
     rows, vectors = data
-    model = built(name, encoder, rows).eval()
+    model = built(name, parts, rows).eval()
     short = to_batch(rows, vectors)
     padded = to_batch(rows, vectors, length=short.behaviour_mask.shape[1] + 7)
     torch.testing.assert_close(model(padded), model(short), rtol=1e-5, atol=1e-5)
 
 
 @EVERY
-def test_permuting_candidates_permutes_their_scores(name, encoder, data):
+def test_permuting_candidates_permutes_their_scores(name, parts, data):
     rows, vectors = data
-    model = built(name, encoder, rows).eval()
+    model = built(name, parts, rows).eval()
     permuted, order = permute_candidates(rows)
     assert (order != np.arange(rows.candidates)).any()
     expected = model.score(to_batch(rows, vectors))[order]
@@ -79,9 +94,9 @@ def test_permuting_candidates_permutes_their_scores(name, encoder, data):
 
 
 @EVERY
-def test_a_request_scores_the_same_alone_and_among_others(name, encoder, data):
+def test_a_request_scores_the_same_alone_and_among_others(name, parts, data):
     rows, vectors = data
-    model = built(name, encoder, rows).eval()
+    model = built(name, parts, rows).eval()
     together = model.score(to_batch(rows, vectors))
     for request in (0, 3, rows.requests - 1):
         alone = model.score(to_batch(rows.take(np.array([request])), vectors))
@@ -90,9 +105,9 @@ def test_a_request_scores_the_same_alone_and_among_others(name, encoder, data):
 
 
 @EVERY
-def test_a_saved_model_loads_to_equal_scores(name, encoder, data, tmp_path):
+def test_a_saved_model_loads_to_equal_scores(name, parts, data, tmp_path):
     rows, vectors = data
-    model = built(name, encoder, rows).eval()
+    model = built(name, parts, rows).eval()
     model.calibrate({"click": {"a": 0.7, "b": -0.2}})
     save_model(model, tmp_path / "model", seed=3)
     batch = to_batch(rows, vectors)
@@ -100,13 +115,13 @@ def test_a_saved_model_loads_to_equal_scores(name, encoder, data, tmp_path):
 
 
 @EVERY
-def test_the_same_seed_gives_the_same_loss_and_another_seed_another(name, encoder, data):
+def test_the_same_seed_gives_the_same_loss_and_another_seed_another(name, parts, data):
     rows, vectors = data
     batch = to_batch(rows, vectors)
 
     def losses(seed):
         torch.manual_seed(99 - seed)  # what was drawn before must not matter
-        model = small_model(name, f"model.encoder={encoder}", seed=seed)
+        model = small(name, parts, seed)
         return fit(model, batch, steps=3)
 
     assert losses(0) == losses(0)
@@ -114,11 +129,11 @@ def test_the_same_seed_gives_the_same_loss_and_another_seed_another(name, encode
 
 
 @EVERY
-def test_sixty_four_rows_are_learnt_by_heart(name, encoder, data):
+def test_sixty_four_rows_are_learnt_by_heart(name, parts, data):
     rows, vectors = data
     few = rows.take(np.arange(int(np.searchsorted(rows.offsets, 64))))
     assert 0 < few.labels.sum() < few.labels.size
-    model = small_model(name, f"model.encoder={encoder}")
+    model = small(name, parts)
     model.fit(few)
     losses = fit(model, to_batch(few, vectors), steps=400, learning_rate=0.02, enough=0.05)
     assert losses[-1] < 0.05 < losses[0]
@@ -126,9 +141,9 @@ def test_sixty_four_rows_are_learnt_by_heart(name, encoder, data):
 
 @EVERY
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
-def test_weights_rounded_to_half_precision_score_close_to_float32(name, encoder, dtype, tolerance, data):
+def test_weights_rounded_to_half_precision_score_close_to_float32(name, parts, dtype, tolerance, data):
     rows, vectors = data
-    model = built(name, encoder, rows).eval()
+    model = built(name, parts, rows).eval()
     batch = to_batch(rows, vectors)
     exact = model.score(batch)
     with torch.no_grad():
@@ -140,9 +155,9 @@ def test_weights_rounded_to_half_precision_score_close_to_float32(name, encoder,
 
 
 @EVERY
-def test_autocast_trains_with_a_loss_near_the_full_precision_one(name, encoder, data):
+def test_autocast_trains_with_a_loss_near_the_full_precision_one(name, parts, data):
     rows, vectors = data
-    model = built(name, encoder, rows)
+    model = built(name, parts, rows)
     batch = to_batch(rows, vectors)
     exact = task_losses(model(batch), batch).sum()
     with torch.autocast("cpu", torch.bfloat16):
@@ -153,47 +168,84 @@ def test_autocast_trains_with_a_loss_near_the_full_precision_one(name, encoder, 
 
 
 @EVERY
-def test_the_search_export_scores_search_rows_as_the_whole_model_does(name, encoder, data):
+def test_the_search_export_scores_search_rows_as_the_whole_model_does(name, parts, data):
     rows, vectors = data
     search = rows.take(np.flatnonzero(rows.domain == 0))
-    model = built(name, encoder, rows).eval()
+    model = built(name, parts, rows).eval()
     model.calibrate({"conversion": {"a": 1.5, "b": 0.1}})
     batch = to_batch(search, vectors)
     torch.testing.assert_close(model.search_export().score(batch), model.score(batch), rtol=1e-5, atol=1e-6)
 
 
-class Exportable(torch.nn.Module):
-    """The fixed-domain form over plain tensors, which torch.export takes."""
+class OverTensors(torch.nn.Module):
+    """A model, or a network with the blocks it reads, over plain tensors, which torch.export takes."""
 
-    def __init__(self, model):
+    def __init__(self, inner, names=None):
         super().__init__()
-        self.model = model
+        self.inner, self.names = inner, names
 
     def forward(self, *tensors):
-        return self.model(Batch(*tensors))
+        batch = Batch(*tensors[: len(Batch.__dataclass_fields__)])
+        if self.names is None:
+            return self.inner(batch)
+        request, candidate = self.names
+        behaviours, *rest = tensors[len(fields(batch)) :]
+        of_request = dict(zip(request, rest, strict=False))
+        return self.inner(
+            Blocks(batch, of_request, dict(zip(candidate, rest[len(request) :], strict=True)), behaviours)
+        )
 
 
-@pytest.mark.parametrize("name", ZOO)
-def test_the_search_export_passes_torch_export_with_dynamic_candidates_and_history(name, data):
+R, N, C = (torch.export.Dim(level, min=2) for level in ("R", "N", "C"))
+L = torch.export.Dim("L", min=3)  # LONGER's two behaviours in a token would leave one of two: export takes 1 for fixed
+SIZES = {
+    "offsets": (torch.export.Dim.AUTO,),
+    "candidate_mask": (R, C),
+    **dict.fromkeys(("request_of", "slot", "candidate_ids", "candidate_numbers"), (N,)),
+    **dict.fromkeys(("candidate_content", "candidate_text", "labels", "weights"), (N,)),
+    **dict.fromkeys(("request_ids", "request_numbers", "query_text", "domain", "scenarios"), (R,)),
+    **dict.fromkeys((f"behaviour_{part}" for part in ("ids", "numbers", "content", "text", "age", "mask")), (R, L)),
+}
+
+
+def exported(module, example, sizes):
+    shapes = tuple(dict(enumerate(dims)) for dims in sizes)
+    return torch.export.export(module, tuple(example), dynamic_shapes=(shapes,)).module()
+
+
+@pytest.fixture(scope="module")
+def two_batches(data):
+    """Search requests alone, in batches that differ in every dynamic size."""
     rows, vectors = data
     search = rows.take(np.flatnonzero(rows.domain == 0))
-    model = built(name, "din", rows).search_export()
-    dims = {level: torch.export.Dim(level, min=2) for level in ("R", "N", "C", "L")}
-    sizes = {
-        "offsets": (torch.export.Dim.AUTO,),
-        "candidate_mask": (dims["R"], dims["C"]),
-        **dict.fromkeys(("request_of", "slot", "candidate_ids", "candidate_numbers"), (dims["N"],)),
-        **dict.fromkeys(("candidate_content", "candidate_text", "labels", "weights"), (dims["N"],)),
-        **dict.fromkeys(("request_ids", "request_numbers", "query_text", "domain", "scenarios"), (dims["R"],)),
-        **dict.fromkeys((f"behaviour_{part}" for part in ("ids", "numbers", "content", "text", "age", "mask")),
-                        (dims["R"], dims["L"])),
-    }  # fmt: skip
-    example = to_batch(search.take(np.arange(3)), vectors, length=5)
-    shapes = tuple(dict(enumerate(sizes[field])) for field in Batch.__dataclass_fields__)
-    program = torch.export.export(Exportable(model), tuple(fields(example)), dynamic_shapes=(shapes,)).module()
-    other = to_batch(search.take(np.arange(3, 12)), vectors, length=8)
-    assert other.candidates != example.candidates
+    small, large = (search.take(np.arange(*span)) for span in ((0, 3), (3, 12)))
+    assert small.candidates != large.candidates
+    return to_batch(small, vectors, length=5), to_batch(large, vectors, length=8)
+
+
+def test_a_whole_search_export_passes_torch_export_with_dynamic_candidates_and_history(data, two_batches):
+    name, *parts = CASES[0]
+    model = built(name, parts, data[0]).search_export()
+    example, other = two_batches
+    program = exported(OverTensors(model), fields(example), (SIZES[name] for name in Batch.__dataclass_fields__))
     torch.testing.assert_close(program(*fields(other)), model(other), rtol=1e-5, atol=1e-5)
+
+
+@EVERY
+def test_the_network_of_a_search_export_passes_torch_export(name, parts, data, two_batches):
+    """The inputs are the same for all and slow to trace, so a network stands behind tensors of its blocks."""
+    model = built(name, parts, data[0]).search_export()
+    with torch.no_grad():
+        example, other = (model.inputs(batch) for batch in two_batches)
+    names = tuple(example.request), tuple(example.candidate)
+    sizes = [SIZES[name] for name in Batch.__dataclass_fields__]
+    sizes += [(R, L), *[(R,)] * len(names[0]), *[(N,)] * len(names[1])]
+
+    def tensors(blocks):
+        return [*fields(blocks.batch), blocks.behaviours, *blocks.request.values(), *blocks.candidate.values()]
+
+    program = exported(OverTensors(model.network, names), tensors(example), sizes)
+    torch.testing.assert_close(program(*tensors(other)), model.network(other), rtol=1e-5, atol=1e-5)
 
 
 def fit(model, batch, steps, learning_rate=0.01, enough=0.0):

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.batches import to_batch
-from models.hhsft import DAPGA, DREF, GFALayer, HFALayer, Routing
+from models.hhsft import DAPGA, DREF, GFALayer, HFALayer
 from models.layers import TokenLinear
 from models.optimisers import task_losses
+from models.routing import Routing
 from tests.models.small import small_config, small_model, some_rows
 
 CONFIG = small_config().model.hhsft

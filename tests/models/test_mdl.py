@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from models.batches import to_batch
-from models.layers import TokenMixing
+from models.layers import mix_tokens
 from models.mdl import DomainAwareAttention, DomainTokens, MDLBlock, MixedIn, ScenarioTowers, SelfInteraction, fused
 from models.optimisers import task_losses
 from models.zoo import build_model
@@ -53,20 +53,20 @@ def attention(layer, t, features):
 
 def test_token_mixing_gives_token_h_the_slice_h_of_every_token():
     x = torch.arange(18.0).view(1, 3, 6)
-    assert TokenMixing()(x)[0].tolist() == [
+    assert mix_tokens(x)[0].tolist() == [
         [0, 1, 6, 7, 12, 13],
         [2, 3, 8, 9, 14, 15],
         [4, 5, 10, 11, 16, 17],
     ]
     twice = torch.randn(4, 3, 6)
-    assert torch.equal(TokenMixing()(TokenMixing()(twice)), twice)
+    assert torch.equal(mix_tokens(mix_tokens(twice)), twice)
 
 
 @pytest.mark.parametrize("literal", [False, True])
 def test_self_interaction_is_equation_6(literal):
     layer = SelfInteraction(3, CONFIG.model_copy(update={"literal_eq6": literal}), dropout=0.0)
     t = torch.randn(5, 3, D)
-    mixed = TokenMixing()(2 * t) if literal else TokenMixing()(t) + t
+    mixed = mix_tokens(2 * t) if literal else mix_tokens(t) + t
     torch.testing.assert_close(layer(t), ffn(layer.ffn, F.layer_norm(mixed, (D,))))
 
 

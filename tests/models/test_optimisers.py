@@ -23,7 +23,7 @@ def optimisers_of(model, *overrides):
 def test_rmsprop_divides_by_the_root_of_a_running_mean_of_squares(batch):
     model = small_model("dlrm_mlp")
     optimisers = optimisers_of(model, *RMSPROP, "train.gradient_clip=1e9", "train.weight_decay=0.0")
-    weight = model.network.backbone.first.linear.weight
+    weight = model.network.backbone.mlp.first.linear.weight
     mean, expected = torch.zeros_like(weight), weight.detach().clone()
     for step in range(3):
         optimisers.backward(task_losses(model(batch), batch).sum())
