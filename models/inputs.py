@@ -45,6 +45,11 @@ class Widths:
         """Widths of all request-level blocks together and of all candidate-level ones."""
         return sum(self.request.values()), sum(self.candidate.values())
 
+    @property
+    def event(self) -> int:
+        """Width of `Blocks.events`."""
+        return max(self.behaviour - 1, 0)
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -60,6 +65,11 @@ class Blocks:
         """All request-level blocks side by side, (R, ·), and all candidate-level ones, (N, ·)."""
         empty = self.behaviours.new_zeros(self.batch.requests, 0)
         return torch.cat([empty, *self.request.values()], dim=-1), torch.cat(list(self.candidate.values()), dim=-1)
+
+    @property
+    def events(self) -> Tensor:
+        """Behaviours as they stay for ever, (R, L, w - 1): without the recency, which each request's time changes."""
+        return self.behaviours[..., :-1]
 
 
 class Columns(nn.Module):

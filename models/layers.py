@@ -24,6 +24,14 @@ def mlp(width: int, hidden: Sequence[int], dropout: float = 0.0) -> nn.Sequentia
     return nn.Sequential(*layers)
 
 
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm (Zhang, Sennrich 2019) in its weight's precision, whatever autocast made of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, d) to (…, d)."""
+        return super().forward(x.to(self.weight.dtype))
+
+
 class MixedLinear(nn.Module):
     """A linear map of [request part; candidate part] that does the request's share once a request.
 
@@ -78,13 +86,13 @@ class TokenFFN(nn.Module):
         self.fall = TokenLinear(tokens, hidden, width, specific)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, n, d) to (B, n, d)."""
-        hidden = self.rise(x)
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """(B, k, d) to (B, k, d), where the k tokens are numbers start … start + k - 1."""
+        hidden = self.rise(x, start)
         if self.gated:
             gate, hidden = hidden.chunk(2, dim=-1)
-            return self.fall(self.dropout(F.silu(gate) * hidden))
-        return self.fall(self.dropout(F.silu(hidden)))
+            return self.fall(self.dropout(F.silu(gate) * hidden), start)
+        return self.fall(self.dropout(F.silu(hidden)), start)
 
 
 def mix_tokens(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Shapes: R requests, N candidates, D domains, T tasks.
 
 from collections.abc import Mapping
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,15 +45,15 @@ class RankingModel(nn.Module):
             rate = (labels.sum(axis=0) + 0.5) / (len(labels) + 1.0)  # half a positive keeps the log-odds finite
             self.prior[d] = torch.from_numpy(np.log(rate / (1.0 - rate)))
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits (N, T) of each candidate's own domain."""
-        logits: Tensor = self.network(self.inputs(batch))
+    def forward(self, batch: Batch, **cached: Any) -> Tensor:
+        """Logits (N, T) of each candidate's own domain; `cached` is what the network need not compute again."""
+        logits: Tensor = self.network(self.inputs(batch), **cached)
         return logits + batch.expand(self.prior.index_select(0, batch.domain))
 
     @torch.inference_mode()
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: Batch, **cached: Any) -> Tensor:
         """Probabilities (N, T): σ(a · logit + b), with a = 1 and b = 0 until the model has been calibrated."""
-        return torch.sigmoid(self.slope * self(batch).float() + self.intercept)
+        return torch.sigmoid(self.slope * self(batch, **cached).float() + self.intercept)
 
     def calibrate(self, calibration: Mapping[str, Mapping[str, float]]) -> None:
         """Set a and b of tasks, e.g. {"click": {"a": 0.9, "b": -0.1}}; a task left out keeps a = 1 and b = 0.

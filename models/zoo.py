@@ -17,6 +17,8 @@ from models.heads import HEADS
 from models.hhsft import HHSFT
 from models.inputs import Inputs, Widths
 from models.mdl import MDL, extra_embeddings
+from models.mtgr import MTGR
+from models.onetrans import OneTrans
 from models.parts import look_up
 from models.ranking import RankingModel
 from uniscale.errors import ModelError
@@ -36,7 +38,16 @@ ENCODE_THEN_INTERACT: dict[str, Builder] = {
     "wukong": partial(EncodeThenInteract, "wukong"),
     "rankmixer": partial(EncodeThenInteract, "rankmixer"),
 }
-ZOO: dict[str, Builder] = {**ENCODE_THEN_INTERACT, "hhsft": HHSFT, "est": EST, "mdl": MDL}
+ZOO: dict[str, Builder] = {
+    **ENCODE_THEN_INTERACT,
+    "hhsft": HHSFT,
+    "onetrans": OneTrans,
+    "onetrans_d": partial(OneTrans, form="din"),
+    "onetrans_f": partial(OneTrans, form="full"),
+    "est": EST,
+    "mdl": MDL,
+    "mtgr": MTGR,
+}
 
 
 # Entries with embeddings besides those of the blocks: `extra` of `models.inputs.Inputs`.

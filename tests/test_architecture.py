@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("uniscale", "features", "models", "serving", "monitoring", "simulation", "components", "pipelines")
+PACKAGES = (
+    "uniscale",
+    "features",
+    "models",
+    "serving",
+    "monitoring",
+    "simulation",
+    "components",
+    "pipelines",
+    "benchmarks",
+)
 MAY_IMPORT = {
     "uniscale": set(),
     "features": {"uniscale"},
@@ -16,11 +26,12 @@ MAY_IMPORT = {
     "serving": {"uniscale", "models", "features"},
     "components": {"uniscale", "features", "models", "serving", "monitoring", "simulation"},
     "pipelines": {"uniscale", "components"},
+    "benchmarks": {"uniscale", "features", "models", "serving", "monitoring", "simulation"},
 }
 # A verb of the command line is a door to a component or a pipeline, opened inside the verb.
 DOORS = {"uniscale/cli/local.py", "uniscale/cli/kubeflow.py", "uniscale/cli/steps.py", "uniscale/cli/studies.py"}
 HOMES = {
-    "torch": ("models/", "serving/"),
+    "torch": ("models/", "serving/", "benchmarks/"),
     "pyspark": ("features/",),
     "feast": ("features/store/", "serving/online_features.py"),
     "kfp": ("components/", "pipelines/", "uniscale/cli/steps.py"),

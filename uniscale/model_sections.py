@@ -185,6 +185,48 @@ class HeadsConfig(Section):
     gate_hidden: int = Field(ge=1, description="hidden width of PEPNet's gates")
 
 
+class OneTransConfig(Section):
+    """OneTrans and its forms D and F (3.2 to 3.4); the switches are the ablations of its table in 4.3."""
+
+    layers: int = Field(ge=1)
+    dim: int = Field(ge=4, description="d")
+    heads: int = Field(ge=1)
+    ffn_multiple: int = Field(ge=1, description="hidden width of every FFN, as a multiple of d")
+    tokenizer: Literal["auto_split", "group_wise"]
+    ns_tokens: int = Field(ge=1, description="L_NS of the auto-split tokenizer; group-wise has one a semantic block")
+    fusion: Literal["timestamp_aware", "timestamp_agnostic"]
+    behaviour_order: list[str] = Field(min_length=1, description="event types, the strongest sign of intent first")
+    sep: bool = Field(description="a learnt [SEP] between the sequences of timestamp-agnostic fusion")
+    pyramid: bool = Field(description="false: every block keeps all S-tokens")
+    pyramid_multiple: int = Field(ge=1, description="L of the middle blocks is rounded to a multiple of this")
+    mixed: bool = Field(description="false: NS-tokens share the S-tokens' weights")
+    causal: bool = Field(description="false: full attention, a copy of the history a candidate, no cache")
+    candidate_behaviours: int = Field(ge=1, description="K, behaviours of the candidate-specific sequence")
+
+    @model_validator(mode="after")
+    def _heads_have_even_widths(self) -> "OneTransConfig":
+        if self.dim % (2 * self.heads):
+            raise ValueError(
+                f"{self.heads} heads do not divide a width of {self.dim} into even parts (rotary positions)"
+            )
+        return self
+
+
+class MTGRConfig(Section):
+    """MTGR (Han et al. 2025)."""
+
+    layers: int = Field(ge=1)
+    dim: int = Field(ge=4, description="d")
+    heads: int = Field(ge=1)
+    candidate_behaviours: int = Field(ge=1, description="K, behaviours of the candidate-specific sequence")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "MTGRConfig":
+        if self.dim % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide a width of {self.dim}")
+        return self
+
+
 class ModelConfig(Section):
     """Which model, and the sizes of each."""
 
@@ -208,3 +250,5 @@ class ModelConfig(Section):
     transformer: TransformerConfig
     longer: LongerConfig
     heads: HeadsConfig
+    onetrans: OneTransConfig
+    mtgr: MTGRConfig

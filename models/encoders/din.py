@@ -35,8 +35,8 @@ class LocalActivation(nn.Module):
         self.activation = nn.PReLU(init=0.25)
         self.last = nn.Linear(self.HIDDEN, 1)
 
-    def forward(self, query: Tensor, blocks: Blocks) -> Tensor:
-        """(N, query_width) to (N, w)."""
+    def forward(self, query: Tensor, blocks: Blocks, among: Tensor | None = None) -> Tensor:
+        """(N, query_width) to (N, w), over all behaviours or, for each candidate, over those of a mask (R, C, L)."""
         batch = blocks.batch
         q = batch.grid(self.query(query))  # (R, C, s)
         e = self.key(blocks.behaviours)  # (R, L, s)
@@ -48,8 +48,8 @@ class LocalActivation(nn.Module):
         right = F.pad(e, (0, 1), value=1.0).transpose(1, 2)  # (R, s + 1, L)
         hidden = self.activation(left @ right).unflatten(1, (self.HIDDEN, -1)).flatten(2)  # (R, h, C·L)
         weights = (self.last.weight @ hidden + self.last.bias).view(*q.shape[:2], -1)  # (R, C, L)
-        mask = batch.behaviour_mask
-        weights = weights * mask.unsqueeze(1) / mask.sum(1).clamp(min=1)[:, None, None]
+        mask = batch.behaviour_mask.unsqueeze(1) if among is None else among
+        weights = weights * mask / mask.sum(-1, keepdim=True).clamp(min=1)
         return batch.ungrid(weights @ blocks.behaviours)
 
 

@@ -1,0 +1,91 @@
+"""Attention of many candidates' tokens over keys and values of their request, which are never copied.
+
+The candidates of a request are folded into the query length, so one product meets the shared part; a candidate's own
+tokens are attended apart, and the two parts are merged by their log-sum-exp: with l = log Σ_j exp s_j of each part,
+softmax over both together = σ(l_s − l_o) · (shared part) + σ(l_o − l_s) · (own part).
+
+Shapes: R requests, N candidates, C longest candidate list, H heads, o tokens a candidate, p shared tokens, e = d / H.
+"""
+
+import torch
+from torch import Tensor
+
+from models.batches import Batch
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, n, d) to (B, H, n, e)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, H, n, e) to (B, n, d)."""
+    return x.transpose(1, 2).flatten(-2)
+
+
+def fold(x: Tensor, batch: Batch) -> Tensor:
+    """A candidate's tokens (N, H, o, e) to its request's (R, H, C·o, e)."""
+    return batch.grid(x.flatten(1)).unflatten(-1, x.shape[1:]).transpose(1, 2).flatten(2, 3)
+
+
+def unfold(x: Tensor, batch: Batch, tokens: int) -> Tensor:
+    """(R, H, C·o, e) to (N, H, o, e), the inverse of `fold`."""
+    grid = x.unflatten(2, (-1, tokens)).transpose(1, 2)  # (R, C, H, o, e)
+    return batch.ungrid(grid.flatten(2)).unflatten(-1, grid.shape[2:])
+
+
+def attend_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """softmax(q kᵀ / √e) v over one part of the keys, (B, H, n, e), and its log-sum-exp, (B, H, n, 1).
+
+    The mask is (B or 1, 1, n or 1, keys). Without gradients the CPU's fused kernel does it; it has no public name that
+    returns the log-sum-exp, and no gradient for it.
+    """
+    bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device)
+    bias = bias.masked_fill(~mask, torch.finfo(q.dtype).min)  # finite, so that an empty part weighs 0, not NaN
+    plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    if q.device.type == "cpu" and k.shape[2] > 0 and not plain:
+        bias = bias.expand(q.shape[0], -1, q.shape[2], -1)
+        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, total = fused(q, k, v, attn_mask=bias)
+        return out, total.unsqueeze(-1)
+    scores = (q / q.shape[-1] ** 0.5 @ k.transpose(-1, -2)).float() + bias
+    if k.shape[2] == 0:
+        return torch.zeros_like(q), scores.logsumexp(-1, keepdim=True)
+    weights = torch.softmax(scores, dim=-1)
+    total = scores.amax(-1, keepdim=True) - weights.amax(-1, keepdim=True).log()  # as w_j = exp(s_j - total)
+    return weights.to(v.dtype) @ v, total
+
+
+def attend_shared(
+    q: Tensor, shared: tuple[Tensor, Tensor, Tensor], own: tuple[Tensor, Tensor, Tensor], batch: Batch
+) -> Tensor:
+    """Attention of candidates' tokens over their request's keys and their own.
+
+    Args:
+        q: (N, H, o, e).
+        shared: the request's k and v, (R, H, p, e) each, and which of them exist, (R, p).
+        own: the candidate's k and v, (N, H, o, e) each, and which token sees which, (N or 1, 1, o, o).
+        batch: the batch that says which request a candidate belongs to.
+
+    Returns:
+        (N, H, o, e).
+    """
+    k, v, valid = shared
+    folded = attend_part(fold(q, batch), k, v, valid[:, None, None])
+    of_shared, total_shared = (unfold(part, batch, q.shape[2]) for part in folded)
+    of_own, total_own = attend_part(q, *own)
+    weight = torch.sigmoid(total_shared - total_own).to(of_own.dtype)
+    return weight * of_shared + (1.0 - weight) * of_own
+
+
+def rotate(x: Tensor, position: Tensor) -> Tensor:
+    """Rotary position encoding (Su et al. 2021): q · k then depends on the difference of two positions alone.
+
+    x is (B, H, n, e) with e even, position (n,) whole numbers of either sign.
+    """
+    half = x.shape[-1] // 2
+    rate = 10_000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
+    angle = position.to(torch.float64).unsqueeze(-1) * rate  # in float64: large positions keep their differences
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
