@@ -32,7 +32,8 @@ def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
 
     Writes `tables/*.parquet` (the Feast sources), `store/` (feature_store.yaml, registry, online store),
     `items.parquet` (index from 1, item_id, content, text), `text_encoder/` (when there is text; fitted on the days
-    before the test split), `spec.json`, `description.json` and `report.json`.
+    before the test split), `splits.json` (of the days that have requests: the one place where the split is decided),
+    `spec.json`, `description.json` and `report.json`.
 
     The online store stands where the service's requests begin: after the logs in a simulation, whose users go on to
     answer the service; at the start of the test days otherwise, which are replayed and whose clicks must not be known.
@@ -50,10 +51,12 @@ def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
     with atomic_folder(out) as folder, tempfile.TemporaryDirectory(prefix=".spill-", dir=out.parent) as spill:
         connection = connect(Path(spill), MEMORY_LIMIT)
         tables.open_logs(connection, logs)
-        first, last = tables.day_span(connection)
+        last = tables.last_day(connection)
+        splits = split_by_time(*map(_date, tables.request_days(connection)), config.samples)
         rows = tables.write_tables(connection, config.features, description, last + 1, folder / "tables")
         progress.advance(note="tables")
-        cutoff = split_by_time(_date(first), _date(last), config.samples).test[0]
+        splits.save(folder, config.samples)
+        cutoff = splits.test[0]
         vectors = _write_items(connection, config, description, cutoff, folder)
         connection.close()
         progress.advance(note="text and items")

@@ -3,11 +3,15 @@
 import math
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 
+from uniscale.artifacts import read_json, write_json
 from uniscale.errors import DataError
 from uniscale.sections import SamplesConfig
 
 Span = tuple[date, date]
+# What a split is made of; a written one is refused by a configuration that says otherwise.
+SETTINGS = ("warmup_days", "valid_days", "test_days", "click_window_hours", "conversion_window_days")
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,28 @@ class Splits:
     valid: Span
     test: Span
     tail_days: int
+
+    def save(self, folder: Path, config: SamplesConfig) -> None:
+        """Write `splits.json` into a folder, with the settings it was made by."""
+        settings = {name: getattr(config, name) for name in SETTINGS}
+        write_json(Path(folder) / "splits.json", {**self.as_json(), "tail_days": self.tail_days, "settings": settings})
+
+    @classmethod
+    def load(cls, folder: Path, config: SamplesConfig) -> "Splits":
+        """Inverse of `save`.
+
+        Raises:
+            DataError: no split there, or one made by other settings.
+        """
+        raw = read_json(Path(folder) / "splits.json")
+        for name, value in raw["settings"].items():
+            if getattr(config, name) != value:
+                raise DataError(
+                    f"samples.{name} is {getattr(config, name)}, and {folder} was built with {value}: the features "
+                    "step decides the split, so run it again with the new value"
+                )
+        spans = {name: tuple(map(date.fromisoformat, raw[name])) for name in ("train", "valid", "test")}
+        return cls(**spans, tail_days=raw["tail_days"])
 
     def as_json(self) -> dict[str, list[str]]:
         """`{"train": [first, last], …}` in ISO days, as manifests hold it."""

@@ -13,6 +13,7 @@ import duckdb
 from features.behaviours import write_behaviours
 from features.catalogue import CATEGORY_LEVELS, RATE_EXPOSURES, RATE_PRIOR, counts, rate_name
 from features.sql import quoted, text
+from uniscale.errors import DataError
 from uniscale.logs import LogDescription
 from uniscale.sections import FeatureConfig
 
@@ -28,11 +29,22 @@ def open_logs(connection: duckdb.DuckDBPyConnection, logs: Path) -> None:
         connection.execute(f"CREATE VIEW {name} AS FROM read_parquet({text(files)}, hive_partitioning = false)")
 
 
-def day_span(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    """First day of requests and last day of requests or events, in days since 1970."""
+def request_days(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+    """First and last day that have requests, in days since 1970.
+
+    Raises:
+        DataError: there is no request.
+    """
+    first, last = connection.execute(f"SELECT min({day_number()}), max({day_number()}) FROM requests").fetchall()[0]
+    if first is None:
+        raise DataError("the logs hold no request: bring logs with requests, or check what the ingest step quarantined")
+    return int(first), int(last)
+
+
+def last_day(connection: duckdb.DuckDBPyConnection) -> int:
+    """Last day of requests or events, in days since 1970."""
     both = "SELECT ts FROM requests UNION ALL SELECT ts FROM events"
-    first = connection.execute(f"SELECT min({day_number()}) FROM requests").fetchall()[0][0]
-    return int(first), int(connection.execute(f"SELECT max({day_number()}) FROM ({both})").fetchall()[0][0])
+    return int(connection.execute(f"SELECT max({day_number()}) FROM ({both})").fetchall()[0][0])
 
 
 def day_number(ts: str = "ts") -> str:

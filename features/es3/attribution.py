@@ -156,11 +156,6 @@ def attribute(samples: DataFrame, clicks: DataFrame, events: DataFrame, rules: R
     )
 
 
-def labels(landings: DataFrame) -> DataFrame:
-    """One row a positive label: request_id, item_id, task, source. Of several events the best source is kept."""
-    return landings.groupBy("request_id", "item_id", "task").agg(F.min("source").alias("source"))
-
-
 def _source(source: LabelSource) -> Column:
     return F.lit(int(source)).cast("tinyint")
 

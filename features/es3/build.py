@@ -1,39 +1,24 @@
-"""Logs and features in, SAMPLES folder out: the four stages of ES3 (UniScale 3.3) as one Spark program.
-
-Stages hand over through Parquet files in a scratch folder beside the output, so each is computed once and the plan of
-the next starts from known sizes; on a cluster that folder is on the shared storage that also takes the output.
-"""
+"""Logs and features in, SAMPLES folder out: the door to ES3 (UniScale 3.3), which starts Spark and cleans up."""
 
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 
-from features.catalogue import context_names
-from features.es3 import attribution, intra, listwise, queries, report, retrieve, searchify
-from features.es3.attribution import Rules
 from features.es3.session import spark_session
-from features.es3.tables import Logs, days_of, read_logs, within
-from features.splits import Splits, split_by_time
-from features.store.retrieval import item_day_features, query_day_features, request_features
+from features.splits import Splits
 from uniscale.artifacts import atomic_folder, write_json
 from uniscale.config import Config
-from uniscale.errors import DataError
-from uniscale.logs import LogDescription
 from uniscale.progress import Progress
-from uniscale.samples import QueryRule, SampleSpec
-from uniscale.sections import SamplesConfig
 
 # A short job on a laptop: the first compiler alone is ready sooner than the second would pay, one collector thread
 # leaves the other core to the work, and a heap of full size from the start spares the collections that grow it.
 LOCAL_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:NewRatio=1 -Xms"
-LANDING = ("event_id", "task", "at", "request_id", "item_id", "source")
+JOB = "features.es3.job"
 
 
 def build_samples(
@@ -46,7 +31,7 @@ def build_samples(
     Args:
         config: sections `samples` and `spark`, and `seed`.
         logs: LOGS folder.
-        features: FEATURES folder made from these logs.
+        features: FEATURES folder made from these logs; its split by time is the samples'.
         out: SAMPLES folder, written whole or not at all.
         spark: a session to run in; one is started and stopped when left out.
 
@@ -54,212 +39,29 @@ def build_samples(
         The manifest.
 
     Raises:
-        DataError: too few days, no labelled search sample to train on, or folders that do not fit together.
+        DataError: no labelled search sample to train on, or folders or settings that do not fit together.
         MissingToolError: no Java.
     """
     logs, features, out = Path(logs).resolve(), Path(features).resolve(), Path(out).resolve()
-    splits = split_by_time(*days_of(logs), config.samples)
+    splits = Splits.load(features, config.samples)
     if spark is None:
         java = LOCAL_JAVA + config.spark.driver_memory if config.spark.master.startswith("local") else ""
-        with spark_session(config.spark, java) as session:
-            return build_samples(config, logs, features, out, session)
+        # Feast's import and the start of the JVM take ten seconds each: together, ten.
+        with ThreadPoolExecutor(1) as other:
+            loaded = other.submit(import_module, JOB)
+            with spark_session(config.spark, java) as session:
+                loaded.result()
+                return build_samples(config, logs, features, out, session)
     progress = Progress("samples", 4, "stages")
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".scratch-es3-", dir=out.parent))
     try:
         with atomic_folder(out) as folder:
-            job = _Job(config.samples, config.seed, logs, features, spark, splits, scratch, progress)
-            manifest = job.write(folder)
+            job = import_module(JOB).Job(config.samples, config.seed, logs, features, spark, splits, scratch, progress)
+            manifest: dict[str, Any] = job.write(folder)
             write_json(folder / "manifest.json", manifest)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     rows = manifest["table1"][-1]
     progress.finish(f"({rows['requests']:,} training requests, {rows['samples']:,} samples)")
     return manifest
-
-
-def skipped_stages(description: LogDescription, config: SamplesConfig) -> dict[str, str]:
-    """Stages that a source cannot support or a configuration switches off, with the reason."""
-    reasons = {}
-    if not description.has_candidates:
-        reasons["unexposed expansion"] = "the source does not know the unexposed part of the candidate list"
-    elif config.unexposed_per_exposed == 0:
-        reasons["unexposed expansion"] = "samples.unexposed_per_exposed is 0"
-    if len(description.domains) == 1:
-        reasons["cross-domain attribution"] = reasons["searchification"] = "the source has a single domain"
-    elif not (description.has_text and description.has_embeddings):
-        lacks = [name for name in ("text", "embeddings") if not getattr(description, f"has_{name}")]
-        reasons["searchification"] = f"the source has no {' and no '.join(lacks)}"
-    return reasons
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One run: what it reads, where its scratch files go, and the stages in order."""
-
-    config: SamplesConfig
-    seed: int
-    logs: Path
-    features: Path
-    spark: SparkSession
-    splits: Splits
-    scratch: Path
-    progress: Progress
-
-    def write(self, out: Path) -> dict[str, Any]:
-        """Run every stage, write rows, spec and items into `out`, and return the manifest."""
-        description, spec = LogDescription.load(self.logs), SampleSpec.load(self.features)
-        if spec.tasks != tuple(description.tasks) or spec.domains != description.domains:
-            raise DataError(
-                f"{self.features} was made from other logs than {self.logs}: tasks {spec.tasks} and domains "
-                f"{spec.domains} against {tuple(description.tasks)} and {description.domains}; build the features again"
-            )
-        skipped = skipped_stages(description, self.config)
-        rules = Rules.of(self.config, description.target, description.tasks)
-        context = context_names(description)
-        tables = read_logs(self.spark, self.logs, "unexposed expansion" not in skipped, context)
-        catalogue = self.spark.read.parquet(str(self.features / "items.parquet"))
-        counts: dict[str, Any] = {}
-
-        search = self._save("search", self._intra_domain(tables, rules))
-        self.progress.advance(note="intra-domain samples")
-        events = self._save("events", attribution.task_events(self._labelling(tables.events), rules))
-        landings = self._save("landings", self._attributed(search, events, rules))
-        self.progress.advance(note="label attribution")
-        corpus = self._corpus(tables, rules) if spec.text_dim else None
-        requests = search.where(report.split_of(self.splits).isNotNull()).drop("shortage")
-        if "searchification" not in skipped:
-            assert corpus is not None
-            pseudo, counts["searchification"] = self._searchified(
-                tables, rules, events, landings, catalogue, corpus, context
-            )
-            further = searchify.pseudo_conversions(pseudo, events, landings, rules)
-            every = landings.unionByName(searchify.pseudo_clicks(pseudo, rules)).unionByName(further)
-            landings = self._save("all_landings", every)
-            requests = requests.unionByName(pseudo.select(*requests.columns))
-        self.progress.advance(note="searchification")
-        requests = retrieve.write_keys(requests, self.scratch / "requests")
-        labels = self._save("labels", attribution.labels(landings))
-        self._write_rows(requests, labels, catalogue, corpus, spec, out)
-        self.progress.advance(note="features and list-wise rows")
-        spec.save(out)
-        shutil.copyfile(self.features / "items.parquet", out / "items.parquet")
-        counts["events"] = report.count_events(events, landings, self.splits, rules)
-        counts["search_requests"] = report.count_searches(tables.requests, search, self.splits, rules)
-        counts["rows"] = report.count_rows(self.spark.read.parquet(str(out / "rows")), self.splits, rules)
-        return report.manifest(out, self.logs, self.features, self.seed, self.splits, skipped, rules, counts)
-
-    def _save(self, name: str, frame: DataFrame) -> DataFrame:
-        path = str(self.scratch / name)
-        frame.write.parquet(path)
-        return self.spark.read.schema(frame.schema).parquet(path)
-
-    def _labelling(self, frame: DataFrame) -> DataFrame:
-        """Rows of the days whose events may label a sample, or whose samples may earn a label.
-
-        It starts a tail before training, so that an event goes where it belongs and not to what is kept.
-        """
-        tail = timedelta(days=self.splits.tail_days)
-        return within(frame, self.splits.train[0] - tail, self.splits.test[1] + tail)
-
-    def _intra_domain(self, tables: Logs, rules: Rules) -> DataFrame:
-        searches = self._labelling(tables.requests).where(F.col("domain") == rules.target)
-        searches = searches.where(F.col("day") <= F.lit(self.splits.test[1]))
-        lists = intra.exposed_lists(searches, self._labelling(tables.exposures).drop("day"))
-        if tables.candidates is None:
-            return self._typed(lists.withColumn("shortage", F.lit(0)))
-        candidates = self._labelling(tables.candidates).drop("day")
-        return self._typed(intra.add_unexposed(lists, candidates, self.config.unexposed_per_exposed, self.seed))
-
-    def _typed(self, lists: DataFrame) -> DataFrame:
-        return lists.withColumn("query_rule", F.lit(int(QueryRule.TYPED)).cast("tinyint"))
-
-    def _attributed(self, search: DataFrame, events: DataFrame, rules: Rules) -> DataFrame:
-        samples = search.select("request_id", "user_id", F.unix_micros("ts").alias("asked"), F.inline("items")).drop(
-            "position"
-        )
-        clicks = self._save("clicks", attribution.bind_clicks(samples, events, rules))
-        first, last = self.splits.train
-        trainable = clicks.where(F.to_date(F.timestamp_micros("asked")).between(F.lit(first), F.lit(last)))
-        if trainable.isEmpty():
-            raise DataError(
-                f"no positive {rules.primary} in {rules.target} from {first} to {last}, so there is nothing to train "
-                f"on: events of type {rules.tasks[rules.primary]} must name their request and an item it exposed, "
-                f"within samples.click_window_hours ({self.config.click_window_hours})"
-            )
-        return clicks.select(*LANDING).unionByName(attribution.attribute(samples, clicks, events, rules))
-
-    def _corpus(self, tables: Logs, rules: Rules) -> DataFrame:
-        """Every query typed by the end of the test: query_row, query, first_asked, query_text."""
-        typed = tables.requests.where(
-            (F.col("domain") == rules.target)
-            & F.col("query").isNotNull()
-            & (F.col("day") <= F.lit(self.splits.test[1]))
-        )
-        queries_seen = typed.groupBy("query").agg(F.min(F.unix_micros("ts")).alias("first_asked"))
-        retrieve.write_keys(queries_seen, self.scratch / "corpus_keys")
-        return retrieve.encode_queries(
-            self.spark, self.scratch / "corpus_keys", self.features, self.scratch / "corpus", self.scratch / "ann"
-        )
-
-    def _searchified(
-        self,
-        tables: Logs,
-        rules: Rules,
-        events: DataFrame,
-        landings: DataFrame,
-        catalogue: DataFrame,
-        corpus: DataFrame,
-        context: Sequence[str],
-    ) -> tuple[DataFrame, dict[str, Any]]:
-        """Pseudo-requests of the days that are written, and what became of the clicks they are made from."""
-        requests = tables.requests.where(F.col("day") <= F.lit(self.splits.test[1]))
-        columns = [f"context_{name}" for name in context]
-        clicks = searchify.unclaimed_clicks(events, landings, self._labelling(requests), rules, columns)
-        clicks = clicks.withColumn("day", F.to_date("ts")).where(report.split_of(self.splits).isNotNull())
-        clicks = self._save("pseudo_clicks", clicks)
-        exposures = self._labelling(tables.exposures).drop("day")
-        all_events = attribution.task_events(tables.events.where(F.col("day") <= F.lit(self.splits.test[1])), rules)
-        past = self._save("past", queries.past_queries(clicks, queries.search_clicks(all_events, requests, rules)))
-        orphans = past.where("own is null and common is null").join(clicks, "request_id").select("item_id").distinct()
-        titles = orphans.join(catalogue.select("item_id", "text"), "item_id").where(F.vector_norm("text") > 0)
-        nearest = queries.nearest_queries(titles, self.scratch / "ann")
-        vectors = catalogue.select("item_id", "content")
-        lists = searchify.pseudo_lists(
-            clicks, exposures, events, vectors, self.config.negatives, self.config.similarity_floor
-        )
-        chosen = self._save("pseudo", queries.choose(lists, past, nearest, corpus))
-        usable = chosen.where(F.col("query").isNotNull())
-        return usable, report.count_pseudo(chosen)
-
-    def _write_rows(
-        self,
-        requests: DataFrame,
-        labels: DataFrame,
-        catalogue: DataFrame,
-        corpus: DataFrame | None,
-        spec: SampleSpec,
-        out: Path,
-    ) -> None:
-        def at_midnight(key: str, frame: DataFrame) -> DataFrame:
-            return frame.select(key, "day").distinct().withColumn("ts", F.col("day").cast("timestamp"))
-
-        def features_of(name: str, frame: DataFrame, retrieval: retrieve.Retrieval) -> DataFrame:
-            keys = retrieve.write_keys(frame, self.scratch / f"{name}_keys")
-            found = retrieve.retrieve(
-                self.spark, self.scratch / f"{name}_keys", self.features, retrieval, self.scratch / f"{name}_features"
-            )
-            return keys.drop("ts").join(found, "row_id").drop("row_id")
-
-        items = requests.select("day", F.inline("items"))
-        item_days = features_of("item", at_midnight("item_id", items), item_day_features)
-        query_days = features_of(
-            "query", at_midnight("query", requests.where(F.col("query").isNotNull())), query_day_features
-        )
-        users = retrieve.retrieve(
-            self.spark, self.scratch / "requests", self.features, request_features, self.scratch / "user_features"
-        )
-        candidates = listwise.candidate_lists(requests, labels, item_days, catalogue, spec)
-        if corpus is not None:
-            query_days = query_days.join(corpus.select("query", "query_text"), "query", "left")
-        listwise.write_rows(listwise.assemble(requests, candidates, users, query_days, spec), out / "rows")

@@ -1,19 +1,26 @@
 """Stage 4, list-wise rows: a request's columns once, its candidates' as parallel lists, ids hashed (UniScale 3.5).
 
-Every column is an expression of `uniscale.samples.SampleSpec`; real and pseudo requests go through the same ones.
+Every column is a feature of `uniscale.samples.SampleSpec`; real and pseudo requests go through the same code. The
+requests arrive sorted and stay so: candidates are looked up in the tables of their day, and nothing is shuffled.
 """
 
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from features.catalogue import missing_value, raw_column
+from features.catalogue import missing_value
 from features.context import SCENARIO_SEPARATOR
+from features.es3.days import read_day
+from features.es3.inputs import like_lists
 from uniscale.artifacts import read_json
-from uniscale.samples import Feature, SampleSpec, row_schema
+from uniscale.samples import SampleSpec, row_schema
 
 SPARK_TYPES = {
     pa.string(): "string",
@@ -25,102 +32,113 @@ SPARK_TYPES = {
 }
 
 
-def candidate_lists(
-    requests: DataFrame, labels: DataFrame, item_days: DataFrame, catalogue: DataFrame, spec: SampleSpec
-) -> DataFrame:
-    """The candidate-level columns of every request, as lists in the order of `items`.
+def labelled(requests: DataFrame, landings: DataFrame, tasks: Sequence[str]) -> DataFrame:
+    """`requests` whose `items` also hold `<task>_source`: the best source of the events on that sample, 0 for none.
 
     Args:
-        requests: row_id, request_id, day, items (array<struct<item_id, sampling, position>>).
-        labels: request_id, item_id, task, source; one row a positive label.
-        item_days: item_id, day and the raw item columns.
-        catalogue: item_id, index.
-        spec: the features wanted.
-
-    Returns:
-        row_id and one list a candidate-level column of the row schema.
+        requests: request_id, items (array<struct<item_id, sampling, position>>) and whatever else.
+        landings: request_id, item_id, task, source; one row an event.
+        tasks: names of the tasks.
     """
-    flat = requests.select("row_id", "day", F.posexplode("items").alias("ordinal", "sample")).select(
-        "row_id", "day", "ordinal", "sample.*"
+    # A set, because a user may land any number of events on one sample: only (task, source) pairs remain.
+    earned = landings.groupBy("request_id").agg(F.collect_set(F.struct("item_id", "task", "source")).alias("earned"))
+
+    def source(item: Column, task: str) -> Column:
+        own = F.filter("earned", lambda e: (e["item_id"] == item["item_id"]) & (e["task"] == task))
+        best = F.array_min(F.transform(own, lambda e: e["source"]))
+        return F.coalesce(best, F.lit(0)).cast("tinyint").alias(f"{task}_source")
+
+    items = F.transform(
+        "items",
+        lambda item: F.struct(
+            *(item[name].alias(name) for name in ("item_id", "sampling", "position")),
+            *(source(item, task) for task in tasks),
+        ),
     )
-    positives = (
-        labels.join(requests.select("request_id", "row_id"), "request_id")
-        .groupBy("row_id", "item_id")
-        .agg(*(F.min(F.when(F.col("task") == task, F.col("source"))).alias(f"{task}_source") for task in spec.tasks))
-    )
-    # Hashed once an (item, day) and not once a sample; the item id hashes even where the day has no features.
-    values = [_value(feature).alias(feature.name) for feature in spec.select("candidate")]
-    known = item_days.join(catalogue.select("item_id", "index"), "item_id", "left").select(
-        "item_id", "day", F.coalesce("index", F.lit(0)).alias("item"), *values
-    )
-    columns = ["item", "sampling", "position"]
-    columns += [name for task in spec.tasks for name in (task, f"{task}_source")]
-    columns += [feature.name for feature in spec.select("candidate")]
-    labelled = {}
-    for task in spec.tasks:
-        source = F.col(f"{task}_source")
-        labelled[task] = source.isNotNull().cast("tinyint")
-        labelled[f"{task}_source"] = F.coalesce(source, F.lit(0)).cast("tinyint")
-    rows = (
-        flat.join(positives, ["row_id", "item_id"], "left")
-        .join(known, ["item_id", "day"], "left")
-        .withColumns(labelled)
-    )
-    listed = F.sort_array(F.collect_list(F.struct("ordinal", *columns)))
+    return requests.join(earned, "request_id", "left").withColumn("items", items).drop("earned")
+
+
+def request_rows(requests: DataFrame, spec: SampleSpec) -> DataFrame:
+    """Requests with domain_index, scenarios and context columns, in the order of the output: by day, domain and time.
+
+    Alike requests lie side by side in the files, so they compress, and bytes are repeatable.
+    """
+    scenarios = F.transform("scenario", lambda name: _position(name, spec.scenarios))
+    derived = {
+        "domain_index": _position(F.col("domain"), spec.domains),
+        "scenarios": F.filter(scenarios, lambda index: index >= 0),
+        # The definitions of `features.context`, in Spark.
+        "context_hour": F.hour("ts").cast("string"),
+        "context_weekday": F.weekday("ts").cast("string"),
+        "context_scenario": F.array_join(F.sort_array("scenario"), SCENARIO_SEPARATOR),
+    }
     return (
-        rows.groupBy("row_id")
-        .agg(listed.alias("listed"))
-        .select("row_id", *(F.col(f"listed.{name}").alias(name) for name in columns))
+        requests.withColumns(derived)
+        .hint("rebalance", F.col("day"), F.col("domain"))
+        .sortWithinPartitions("day", "domain", "ts", "request_id")
     )
 
 
-def assemble(
-    requests: DataFrame, candidates: DataFrame, users: DataFrame, query_days: DataFrame, spec: SampleSpec
-) -> DataFrame:
+def assemble(requests: DataFrame, item_days: Path, query_days: Path, spec: SampleSpec) -> DataFrame:
     """Complete list-wise rows with `day` and `domain`, the partitions of the output.
 
     Args:
-        requests: request_id, row_id, day, domain, scenario, user_id, ts, query, query_rule, context columns.
-        candidates: result of `candidate_lists`.
-        users: row_id, the raw user and behaviour columns, behaviour_index, behaviour_ts (where users return).
-        query_days: query, day, query_text and the raw query columns.
+        requests: as written by `features.es3.retrieve.write_request_inputs`, sorted by day.
+        item_days: folder of `features.es3.retrieve.write_item_days`, which every worker reads.
+        query_days: the same of `write_query_days`.
         spec: the features wanted.
     """
-    # The wide columns meet last and all by row_id, so that each is shuffled once.
-    rows = requests.drop("items").join(query_days, ["query", "day"], "left").withColumns(_context())
-    rows = rows.join(users, "row_id", "left").join(candidates, "row_id")
-    for name, kind in (("behaviour_index", "int"), ("behaviour_ts", "bigint"), ("query_text", "float")):
-        if name not in rows.columns:
-            rows = rows.withColumn(name, F.lit(None))
-        rows = rows.withColumn(name, F.coalesce(name, F.array()).cast(f"array<{kind}>"))
-    rows = rows.withColumns(
-        {
-            "domain_index": _position("domain", spec.domains),
-            "scenarios": F.filter(
-                F.transform("scenario", lambda name: _position(name, spec.scenarios)), lambda i: i >= 0
-            ),
-        }
-    )
-    values = {feature.name: _value(feature) for feature in (*spec.select("request"), *spec.select("behaviour"))}
-    chosen = [
-        values.get(field.name, F.col(field.name)).cast(_spark_type(field.type)).alias(field.name)
-        for field in row_schema(spec)
-    ]
-    rows = rows.select(*chosen, "day", "domain")
-    # Spark would write "never null" into the files wherever it can prove it, and the contract does not say so: the
-    # union with no rows of the contract's own schema takes the wider of both.
+    items, queries = str(item_days), str(query_days)
+
+    def in_workers(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        known = None
+        for batch in batches:
+            for day, rows in _by_day(batch):
+                if known is None or known[0] != day:
+                    known = (day, read_day(Path(items), day), read_day(Path(queries), day))
+                yield list_rows(rows, known[1], known[2], spec)
+
     contract = ", ".join(f"`{field.name}` {_spark_type(field.type)}" for field in row_schema(spec))
-    return rows.sparkSession.createDataFrame([], f"{contract}, day date, domain string").unionByName(rows)
+    return requests.mapInArrow(in_workers, f"{contract}, day date, domain string")
+
+
+def list_rows(requests: pa.RecordBatch, items: pa.Table, queries: pa.Table, spec: SampleSpec) -> pa.RecordBatch:
+    """List-wise rows of R requests of one day.
+
+    Args:
+        requests: request-level columns and `items` (list<struct<item_id, sampling, position, <task>_source>>), R rows.
+        items: item_id, item and the candidate-level inputs of the day; holds every candidate.
+        queries: query, its inputs of the day and query_text; a request whose query is not there counts nothing.
+        spec: the features wanted.
+
+    Returns:
+        R rows of `uniscale.samples.row_schema`, and day and domain.
+    """
+    lists = requests["items"]
+    samples = lists.flatten()  # (N,)
+    here = pc.index_in(pc.struct_field(samples, "item_id"), value_set=items["item_id"].combine_chunks())
+    candidates = {name: items[name].combine_chunks().take(here) for name in items.column_names if name != "item_id"}
+    candidates |= {name: pc.struct_field(samples, name) for name in ("sampling", "position")}
+    for task in spec.tasks:
+        source = pc.struct_field(samples, f"{task}_source")
+        candidates |= {f"{task}_source": source, task: pc.not_equal(source, 0).cast(pa.int8())}
+    asked = pc.index_in(requests["query"], value_set=queries["query"].combine_chunks())
+    of_query = {name: queries[name].combine_chunks().take(asked) for name in queries.column_names if name != "query"}
+    for feature in spec.select("request"):
+        if feature.name in of_query and missing_value(feature) is not None:
+            of_query[feature.name] = of_query[feature.name].fill_null(missing_value(feature))
+    of_query["query_text"] = like_lists(of_query["query_text"], of_query["query_text"].flatten())
+    columns = {name: like_lists(lists, values) for name, values in candidates.items()} | of_query
+    schema = row_schema(spec).append(requests.schema.field("day")).append(requests.schema.field("domain"))
+    chosen = [columns[name] if name in columns else requests[name] for name in schema.names]
+    return pa.RecordBatch.from_arrays(
+        [column.cast(field.type) for column, field in zip(chosen, schema, strict=True)], schema=schema
+    )
 
 
 def write_rows(rows: DataFrame, out: Path) -> None:
-    """Write `day=…/domain=…/*.parquet` (zstd), sorted by time: alike requests compress, and bytes are repeatable."""
-    (
-        rows.hint("rebalance", F.col("day"), F.col("domain"))
-        .sortWithinPartitions("day", "domain", "ts", "request_id")
-        .write.partitionBy("day", "domain")
-        .parquet(str(out))
-    )
+    """Write `day=…/domain=…/*.parquet` (zstd) in the order of the rows."""
+    rows.write.partitionBy("day", "domain").parquet(str(out))
 
 
 def flat(samples: Path, out: Path) -> int:
@@ -129,10 +147,9 @@ def flat(samples: Path, out: Path) -> int:
     Behaviours stay lists and request-level columns repeat: that is what the list-wise form saves.
     """
     spec = SampleSpec.from_json(read_json(samples / "spec.json"))
-    repeated = ["item", "sampling", "position", *(n for task in spec.tasks for n in (task, f"{task}_source"))]
-    repeated += [feature.name for feature in spec.select("candidate")]
+    listed = candidate_columns(spec)
     columns = [
-        f'unnest("{field.name}") AS "{field.name}"' if field.name in repeated else f'"{field.name}"'
+        f'unnest("{field.name}") AS "{field.name}"' if field.name in listed else f'"{field.name}"'
         for field in row_schema(spec)
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -141,33 +158,24 @@ def flat(samples: Path, out: Path) -> int:
     return out.stat().st_size
 
 
-def _value(feature: Feature) -> Column:
-    """A feature's value from its raw column: ids hashed, 0 for null; numbers as they are, or what a missing one is."""
-    raw = F.col(raw_column(feature))
-    if feature.level == "behaviour":
-        return F.transform(F.coalesce(raw, F.array().cast("array<string>")), _hashed)
-    if feature.kind == "id":
-        return _hashed(raw)
-    return F.coalesce(raw, F.lit(missing_value(feature))).cast("float")
+def candidate_columns(spec: SampleSpec) -> list[str]:
+    """Names of the list columns with an element a candidate."""
+    labels = [name for task in spec.tasks for name in (task, f"{task}_source")]
+    return ["item", "sampling", "position", *labels, *(feature.name for feature in spec.select("candidate"))]
 
 
-def _hashed(text: Column) -> Column:
-    return F.when(text.isNotNull(), F.xxhash64(text)).otherwise(F.lit(0).cast("bigint"))
+def _by_day(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Runs of rows of one day, with the day."""
+    days = batch["day"].cast(pa.int32()).to_numpy()
+    edges = [0, *(np.nonzero(np.diff(days))[0] + 1).tolist(), len(days)]
+    for start, end in pairwise(edges):
+        if end > start:
+            yield batch["day"][start].as_py().isoformat(), batch.slice(start, end - start)
 
 
-def _context() -> dict[str, Column]:
-    """The definitions of `features.context`, in Spark."""
-    return {
-        "context_hour": F.hour("ts").cast("string"),
-        "context_weekday": F.weekday("ts").cast("string"),
-        "context_scenario": F.array_join(F.sort_array("scenario"), SCENARIO_SEPARATOR),
-    }
-
-
-def _position(value: str | Column, names: tuple[str, ...]) -> Column:
+def _position(value: Column, names: tuple[str, ...]) -> Column:
     """Index of a value in `names`, -1 where it is not one of them."""
-    known = F.array(*(F.lit(name) for name in names))
-    return (F.array_position(known, F.col(value) if isinstance(value, str) else value) - 1).cast("tinyint")
+    return (F.array_position(F.array(*(F.lit(name) for name in names)), value) - 1).cast("tinyint")
 
 
 def _spark_type(kind: pa.DataType) -> str:

@@ -11,9 +11,26 @@ from pyspark.sql import functions as F
 from features.es3.attribution import Rules
 from features.splits import Splits
 from uniscale.artifacts import content_hash, read_json
+from uniscale.logs import LogDescription
 from uniscale.samples import LabelSource, QueryRule, SampleSpec, Sampling, row_schema
+from uniscale.sections import SamplesConfig
 
 STAGES = ("search-exposed", "+ unexposed expansion", "+ label attribution", "+ searchification")
+
+
+def skipped_stages(description: LogDescription, config: SamplesConfig) -> dict[str, str]:
+    """Stages that a source cannot support or a configuration switches off, with the reason."""
+    reasons = {}
+    if not description.has_candidates:
+        reasons["unexposed expansion"] = "the source does not know the unexposed part of the candidate list"
+    elif config.unexposed_per_exposed == 0:
+        reasons["unexposed expansion"] = "samples.unexposed_per_exposed is 0"
+    if len(description.domains) == 1:
+        reasons["cross-domain attribution"] = reasons["searchification"] = "the source has a single domain"
+    elif not (description.has_text and description.has_embeddings):
+        lacks = [name for name in ("text", "embeddings") if not getattr(description, f"has_{name}")]
+        reasons["searchification"] = f"the source has no {' and no '.join(lacks)}"
+    return reasons
 
 
 def split_of(splits: Splits) -> Column:

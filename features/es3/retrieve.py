@@ -1,10 +1,10 @@
-"""The rim between Spark and the feature store: distinct keys out as Parquet, their features back as Parquet.
+"""The rim between Spark and the feature store: keyed tables out as Parquet, their model inputs back beside the keys.
 
-Retrieval is done once a request, once an (item, day) and once a (query, day), not once a sample. These keyed tables
-pass through this process in batches of `BATCH_ROWS`, whatever their length; nothing else of the job does.
+Retrieval is done once a request, once an (item, day) and once a (query, day), not once a sample. These tables pass
+through this process in batches of `BATCH_ROWS`, whatever their length; nothing else of the job does.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,57 +13,115 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
+from features.es3.days import write_days
+from features.es3.inputs import like_lists, model_inputs
 from features.es3.queries import build_index
+from features.store.retrieval import item_day_features, query_day_features, request_features
 from features.text import TextEncoder
+from uniscale.logs import TIMESTAMP
+from uniscale.samples import SampleSpec
 
-BATCH_ROWS = 500_000
-Retrieval = Callable[[Path, pa.Table], pa.Table]
-
-
-def write_keys(keys: DataFrame, folder: Path) -> DataFrame:
-    """Write a table of distinct keys with a `row_id` and return it as read back, so that the ids hold."""
-    keys.withColumn("row_id", F.monotonically_increasing_id()).write.parquet(str(folder))
-    return keys.sparkSession.read.parquet(str(folder))
+BATCH_ROWS = 100_000
+GROUP_ROWS = 4_096  # rows of a Parquet row group, the unit that Spark hands to its cores
 
 
-def retrieve(spark: SparkSession, keys: Path, features: Path, retrieval: Retrieval, out: Path) -> DataFrame:
-    """Features of written keys: row_id and the raw columns that `retrieval` returns."""
+def write_request_inputs(keys: Path, features: Path, spec: SampleSpec, out: Path) -> None:
+    """Append to written requests, in their order, the inputs that hold for a request as of its time.
+
+    Args:
+        keys: Parquet of requests: user_id, ts, query, context columns, and whatever else.
+        features: FEATURES folder.
+        spec: the features wanted.
+        out: folder for the same rows with every user, context and behaviour feature, `query_hash`, behaviour_index
+            and behaviour_ts (empty lists where users do not return).
+    """
+    wanted = [*spec.select("behaviour"), *(f for f in spec.select("request") if not _daily(f.block, f.kind))]
     catalogue = _catalogue(features)
     for number, rows in enumerate(_batches(keys)):
-        found = retrieval(features, rows)
-        if "behaviour_item_id" in found.column_names:
-            found = found.append_column("behaviour_index", _indices(found["behaviour_item_id"], catalogue))
-        _write(found, out / f"{number:05d}.parquet")
-    return spark.read.parquet(str(out))
+        found = request_features(features, _asked(rows, "user_id"))
+        inputs = model_inputs(_beside(rows, found), wanted)
+        empty = pa.ListArray.from_arrays(pa.array(np.zeros(len(rows) + 1, np.int32)), pa.array([], pa.int64()))
+        inputs |= {"behaviour_ts": empty, "behaviour_index": empty.cast(pa.list_(pa.int32()))}
+        if "behaviour_ts" in found.column_names:
+            items = found["behaviour_item_id"].combine_chunks()
+            inputs["behaviour_ts"] = found["behaviour_ts"].combine_chunks()
+            inputs["behaviour_index"] = like_lists(items, _index(items.flatten(), catalogue))
+        kept = rows.drop_columns([name for name in inputs if name in rows.column_names])
+        _write(_beside(kept, pa.table(inputs)), out / f"{number:05d}.parquet")
 
 
-def encode_queries(spark: SparkSession, keys: Path, features: Path, out: Path, index: Path) -> DataFrame:
+def write_item_days(keys: Path, features: Path, spec: SampleSpec, out: Path) -> None:
+    """Write `<day>/*.arrow` of written (item, day) keys: item_id, item (index, 0 unknown), candidate-level inputs."""
+    catalogue = _catalogue(features)
+    for number, rows in enumerate(_batches(keys)):
+        keyed = _at_midnight(rows, "item_id")
+        found = _beside(keyed, item_day_features(features, _asked(keyed, "item_id")))
+        inputs = {"item_id": keyed["item_id"], "item": _index(keyed["item_id"], catalogue)}
+        write_days(keyed["day"], pa.table(inputs | model_inputs(found, spec.select("candidate"))), out, number)
+
+
+def write_query_days(keys: Path, features: Path, spec: SampleSpec, corpus: pa.Table | None, out: Path) -> None:
+    """Write `<day>/*.arrow` of written (query, day) keys: query, its daily inputs and query_text (from the corpus)."""
+    wanted = [f for f in spec.select("request") if _daily(f.block, f.kind)]
+    for number, rows in enumerate(_batches(keys)):
+        keyed = _at_midnight(rows, "query")
+        found = _beside(keyed, query_day_features(features, _asked(keyed, "query")))
+        inputs = {"query": keyed["query"], **model_inputs(found, wanted)}
+        inputs["query_text"] = pa.nulls(len(rows), pa.list_(pa.float32()))
+        if corpus is not None:
+            inputs["query_text"] = corpus["query_text"].take(_position(keyed["query"], corpus["query"]))
+        write_days(keyed["day"], pa.table(inputs), out, number)
+
+
+def encode_queries(keys: Path, features: Path, index: Path) -> pa.Table:
     """Vectors of distinct queries, and their ANN index.
 
     Args:
-        spark: the session.
-        keys: written by `write_keys`: row_id, query, first_asked.
+        keys: Parquet of query, first_asked.
         features: FEATURES folder with a text encoder.
-        out: folder for the vectors.
         index: file of the faiss index, whose row i is `query_row` i.
 
     Returns:
-        query_row, query, first_asked, query_text (array<float>).
+        query, first_asked, query_row, query_text (list<float>).
     """
     rows = pa.concat_tables(_batches(keys)).sort_by("query")
     vectors = TextEncoder.load(features / "text_encoder").encode(rows["query"].to_pylist())  # (n, d)
     build_index(vectors, index)
     offsets = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1])
     lists = pa.ListArray.from_arrays(offsets, pa.array(vectors.reshape(-1), pa.float32()))
-    table = rows.select(["query", "first_asked"]).append_column("query_row", pa.array(np.arange(len(rows))))
-    _write(table.append_column("query_text", lists), out / "00000.parquet")
-    return spark.read.parquet(str(out))
+    return rows.append_column("query_row", pa.array(np.arange(len(rows)))).append_column("query_text", lists)
 
 
-def _batches(keys: Path) -> Iterator[pa.Table]:
-    dataset = ds.dataset(keys, format="parquet")
+def to_spark(spark: SparkSession, table: pa.Table, folder: Path) -> DataFrame:
+    """A table of this process as a DataFrame, by way of Parquet."""
+    _write(table, folder / "00000.parquet")
+    return spark.read.parquet(str(folder))
+
+
+def _daily(block: str, kind: str) -> bool:
+    """Whether a request-level feature is a statistic of its query, which changes once a day."""
+    return block == "query" and kind != "id"
+
+
+def _asked(rows: pa.Table, key: str) -> pa.Table:
+    return pa.table({"row_id": np.arange(len(rows)), key: rows[key], "ts": rows["ts"]})
+
+
+def _beside(rows: pa.Table, found: pa.Table) -> pa.Table:
+    """Retrieved columns beside the rows they were asked for, which come back in order."""
+    for name in found.column_names:
+        if name != "row_id":
+            rows = rows.append_column(name, found[name])
+    return rows
+
+
+def _at_midnight(rows: pa.Table, key: str) -> pa.Table:
+    return pa.table({key: rows["key"], "day": rows["day"], "ts": rows["day"].cast(pa.timestamp("us")).cast(TIMESTAMP)})
+
+
+def _batches(folder: Path) -> Iterator[pa.Table]:
+    dataset = ds.dataset(folder, format="parquet")
     waiting: list[pa.RecordBatch] = []
     for batch in dataset.to_batches(batch_size=BATCH_ROWS):
         waiting.append(batch)
@@ -77,16 +135,16 @@ def _catalogue(features: Path) -> pa.Table:
     return pq.read_table(features / "items.parquet", columns=["item_id", "index"])
 
 
-def _indices(items: pa.ChunkedArray, catalogue: pa.Table) -> pa.Array:
-    """Item ids (lists) as lists of their index in items.parquet, 0 where it is not there."""
-    lists = items.combine_chunks()
-    found = pc.index_in(lists.flatten(), value_set=catalogue["item_id"].combine_chunks())
-    index = pc.fill_null(pc.take(catalogue["index"].combine_chunks(), found), 0)
-    offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(lists).to_numpy())])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), index)
+def _position(keys: pa.ChunkedArray | pa.Array, known: pa.ChunkedArray) -> pa.Array:
+    return pc.index_in(keys, value_set=known.combine_chunks())
+
+
+def _index(items: pa.ChunkedArray | pa.Array, catalogue: pa.Table) -> pa.Array:
+    """Index in items.parquet, 0 where it is not there."""
+    return catalogue["index"].take(_position(items, catalogue["item_id"])).fill_null(0).combine_chunks()
 
 
 def _write(table: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # What Spark noted about the keys' columns would override the schema of the table made of them.
-    pq.write_table(table.replace_schema_metadata(None), path, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(None), path, compression="zstd", row_group_size=GROUP_ROWS)

@@ -8,8 +8,6 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from uniscale.errors import DataError
-
 COLUMNS = {
     "requests": "request_id string, domain string, scenario array<string>, user_id string, ts timestamp, query string",
     "candidates": "request_id string, item_ids array<string>",
@@ -47,15 +45,3 @@ def read_logs(spark: SparkSession, logs: Path, has_candidates: bool, context: Se
 def within(frame: DataFrame, first: date, last: date) -> DataFrame:
     """Rows of the day partitions `first` to `last`, both included."""
     return frame.where(F.col("day").between(F.lit(first), F.lit(last)))
-
-
-def days_of(logs: Path) -> tuple[date, date]:
-    """First and last day that have requests.
-
-    Raises:
-        DataError: there are none.
-    """
-    days = sorted(date.fromisoformat(f.name.removeprefix("day=")) for f in (logs / "requests").glob("day=*"))
-    if not days:
-        raise DataError(f"{logs}/requests has no day=YYYY-MM-DD folder: run the ingest step, or check the path")
-    return days[0], days[-1]

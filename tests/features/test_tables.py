@@ -25,7 +25,7 @@ def build(config, logs, folder: Path) -> dict[str, pa.Table]:
     logs.write(folder / "logs")
     connection = connect(folder / "spill", "1GB")
     tables.open_logs(connection, folder / "logs")
-    _, last = tables.day_span(connection)
+    last = tables.last_day(connection)
     names = tables.write_tables(connection, config.features, DESCRIPTION, last + 1, folder / "tables")
     connection.close()
     return {name: pq.read_table(folder / "tables" / f"{name}.parquet") for name in names}
