@@ -176,5 +176,4 @@ class Job:
         retrieve.write_item_days(keys / "kind=item", self.features, spec, item_days)
         retrieve.write_query_days(keys / "kind=query", self.features, spec, corpus, query_days)
         retrieve.write_request_inputs(self.scratch / "requests", self.features, spec, whole)
-        rows = listwise.assemble(self.spark.read.parquet(str(whole)), item_days, query_days, spec)
-        listwise.write_rows(rows, out / "rows")
+        listwise.write_rows(self.spark, whole, item_days, query_days, spec, out / "rows")

@@ -4,15 +4,19 @@ Every column is a feature of `uniscale.samples.SampleSpec`; real and pseudo requ
 requests arrive sorted and stay so: candidates are looked up in the tables of their day, and nothing is shuffled.
 """
 
+import os
+import uuid
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import quote
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+import pyarrow.parquet as pq
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from features.catalogue import missing_value
@@ -21,15 +25,6 @@ from features.es3.days import read_day
 from features.es3.inputs import like_lists
 from uniscale.artifacts import read_json
 from uniscale.samples import SampleSpec, row_schema
-
-SPARK_TYPES = {
-    pa.string(): "string",
-    pa.int8(): "tinyint",
-    pa.int16(): "smallint",
-    pa.int32(): "int",
-    pa.int64(): "bigint",
-    pa.float32(): "float",
-}
 
 
 def labelled(requests: DataFrame, landings: DataFrame, tasks: Sequence[str]) -> DataFrame:
@@ -79,27 +74,41 @@ def request_rows(requests: DataFrame, spec: SampleSpec) -> DataFrame:
     )
 
 
-def assemble(requests: DataFrame, item_days: Path, query_days: Path, spec: SampleSpec) -> DataFrame:
-    """Complete list-wise rows with `day` and `domain`, the partitions of the output.
+def write_rows(
+    spark: SparkSession, requests: Path, item_days: Path, query_days: Path, spec: SampleSpec, out: Path
+) -> int:
+    """Write the list-wise rows of written requests as `day=…/domain=…/*.parquet`, in their order.
+
+    Every row group is a task, whose worker reads, looks up and writes by itself: rows with dozens of lists cost more
+    to pass through the JVM, element by element, than to make. A task's files have names of its own and appear whole,
+    so one that is tried again replaces them with the same bytes.
 
     Args:
-        requests: as written by `features.es3.retrieve.write_request_inputs`, sorted by day.
+        spark: the session.
+        requests: folder of `features.es3.retrieve.write_request_inputs`, in the order of `request_rows`.
         item_days: folder of `features.es3.retrieve.write_item_days`, which every worker reads.
         query_days: the same of `write_query_days`.
         spec: the features wanted.
+        out: where the rows go.
+
+    Returns:
+        Number of rows.
     """
-    items, queries = str(item_days), str(query_days)
+    files = sorted(requests.glob("*.parquet"))
+    groups = [(str(file), group) for file in files for group in range(pq.read_metadata(file).num_row_groups)]
+    items, queries, target = str(item_days), str(query_days), str(out)
 
-    def in_workers(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        known = None
-        for batch in batches:
-            for day, rows in _by_day(batch):
-                if known is None or known[0] != day:
-                    known = (day, read_day(Path(items), day), read_day(Path(queries), day))
-                yield list_rows(rows, known[1], known[2], spec)
+    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for task in (task for batch in batches for task in batch["id"].to_pylist()):
+            file, group = groups[task]
+            rows = pq.ParquetFile(file).read_row_group(group).combine_chunks().to_batches()[0]
+            for day, domain, part in _partitions(rows):
+                made = list_rows(part, read_day(Path(items), day), read_day(Path(queries), day), spec)
+                _write(made, Path(target) / f"day={day}" / f"domain={quote(domain)}" / f"part-{task:05d}.parquet")
+            yield pa.record_batch({"rows": pa.array([rows.num_rows], pa.int64())})
 
-    contract = ", ".join(f"`{field.name}` {_spark_type(field.type)}" for field in row_schema(spec))
-    return requests.mapInArrow(in_workers, f"{contract}, day date, domain string")
+    tasks = spark.range(0, len(groups), 1, max(1, len(groups)))
+    return int(tasks.mapInArrow(write, "rows long").agg(F.sum("rows")).collect()[0][0] or 0)
 
 
 def list_rows(requests: pa.RecordBatch, items: pa.Table, queries: pa.Table, spec: SampleSpec) -> pa.RecordBatch:
@@ -112,7 +121,7 @@ def list_rows(requests: pa.RecordBatch, items: pa.Table, queries: pa.Table, spec
         spec: the features wanted.
 
     Returns:
-        R rows of `uniscale.samples.row_schema`, and day and domain.
+        R rows of `uniscale.samples.row_schema`.
     """
     lists = requests["items"]
     samples = lists.flatten()  # (N,)
@@ -129,16 +138,11 @@ def list_rows(requests: pa.RecordBatch, items: pa.Table, queries: pa.Table, spec
             of_query[feature.name] = of_query[feature.name].fill_null(missing_value(feature))
     of_query["query_text"] = like_lists(of_query["query_text"], of_query["query_text"].flatten())
     columns = {name: like_lists(lists, values) for name, values in candidates.items()} | of_query
-    schema = row_schema(spec).append(requests.schema.field("day")).append(requests.schema.field("domain"))
+    schema = row_schema(spec)
     chosen = [columns[name] if name in columns else requests[name] for name in schema.names]
     return pa.RecordBatch.from_arrays(
         [column.cast(field.type) for column, field in zip(chosen, schema, strict=True)], schema=schema
     )
-
-
-def write_rows(rows: DataFrame, out: Path) -> None:
-    """Write `day=…/domain=…/*.parquet` (zstd) in the order of the rows."""
-    rows.write.partitionBy("day", "domain").parquet(str(out))
 
 
 def flat(samples: Path, out: Path) -> int:
@@ -164,21 +168,22 @@ def candidate_columns(spec: SampleSpec) -> list[str]:
     return ["item", "sampling", "position", *labels, *(feature.name for feature in spec.select("candidate"))]
 
 
-def _by_day(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Runs of rows of one day, with the day."""
-    days = batch["day"].cast(pa.int32()).to_numpy()
-    edges = [0, *(np.nonzero(np.diff(days))[0] + 1).tolist(), len(days)]
-    for start, end in pairwise(edges):
+def _partitions(rows: pa.RecordBatch) -> Iterator[tuple[str, str, pa.RecordBatch]]:
+    """Runs of rows of one day and domain, with both."""
+    keys = [column.dictionary_encode().indices.to_numpy() for column in (rows["day"], rows["domain"])]
+    changes = np.nonzero(np.diff(keys[0]) | np.diff(keys[1]))[0] + 1
+    for start, end in pairwise([0, *changes.tolist(), rows.num_rows]):
         if end > start:
-            yield batch["day"][start].as_py().isoformat(), batch.slice(start, end - start)
+            yield rows["day"][start].as_py().isoformat(), rows["domain"][start].as_py(), rows.slice(start, end - start)
+
+
+def _write(rows: pa.RecordBatch, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    pq.write_table(pa.Table.from_batches([rows]), partial, compression="zstd")
+    os.replace(partial, path)
 
 
 def _position(value: Column, names: tuple[str, ...]) -> Column:
     """Index of a value in `names`, -1 where it is not one of them."""
     return (F.array_position(F.array(*(F.lit(name) for name in names)), value) - 1).cast("tinyint")
-
-
-def _spark_type(kind: pa.DataType) -> str:
-    if pa.types.is_list(kind):
-        return f"array<{SPARK_TYPES[kind.value_type]}>"
-    return "timestamp" if pa.types.is_timestamp(kind) else SPARK_TYPES[kind]
