@@ -20,58 +20,75 @@ from features.es3.queries import build_index
 from features.store.retrieval import item_day_features, query_day_features, request_features
 from features.text import TextEncoder
 from uniscale.logs import TIMESTAMP
-from uniscale.samples import SampleSpec
+from uniscale.samples import Feature, SampleSpec
 
 BATCH_ROWS = 100_000
 GROUP_ROWS = 4_096  # rows of a Parquet row group, the unit that Spark hands to its cores
 
 
 def write_request_inputs(keys: Path, features: Path, spec: SampleSpec, out: Path) -> None:
-    """Append to written requests, in their order, the inputs that hold for a request as of its time.
-
-    Args:
-        keys: Parquet of requests: user_id, ts, query, context columns, and whatever else.
-        features: FEATURES folder.
-        spec: the features wanted.
-        out: folder for the same rows with every user, context and behaviour feature, `query_hash`, behaviour_index
-            and behaviour_ts (empty lists where users do not return).
-    """
-    wanted = [*spec.select("behaviour"), *(f for f in spec.select("request") if not _daily(f.block, f.kind))]
+    """Write `request_inputs` of the requests in a Parquet folder (user_id, ts and more), in their order."""
     catalogue = _catalogue(features)
     for number, rows in enumerate(_batches(keys)):
         found = request_features(features, _asked(rows, "user_id"))
-        inputs = model_inputs(_beside(rows, found), wanted)
-        empty = pa.ListArray.from_arrays(pa.array(np.zeros(len(rows) + 1, np.int32)), pa.array([], pa.int64()))
-        inputs |= {"behaviour_ts": empty, "behaviour_index": empty.cast(pa.list_(pa.int32()))}
-        if "behaviour_ts" in found.column_names:
-            items = found["behaviour_item_id"].combine_chunks()
-            inputs["behaviour_ts"] = found["behaviour_ts"].combine_chunks()
-            inputs["behaviour_index"] = like_lists(items, _index(items.flatten(), catalogue))
-        kept = rows.drop_columns([name for name in inputs if name in rows.column_names])
-        _write(_beside(kept, pa.table(inputs)), out / f"{number:05d}.parquet")
+        _write(request_inputs(rows, found, catalogue, spec), out / f"{number:05d}.parquet")
 
 
 def write_item_days(keys: Path, features: Path, spec: SampleSpec, out: Path) -> None:
-    """Write `<day>/*.arrow` of written (item, day) keys: item_id, item (index, 0 unknown), candidate-level inputs."""
+    """Write `item_inputs` of the (item, day) keys in a Parquet folder (key, day) by day."""
     catalogue = _catalogue(features)
     for number, rows in enumerate(_batches(keys)):
         keyed = _at_midnight(rows, "item_id")
         found = _beside(keyed, item_day_features(features, _asked(keyed, "item_id")))
-        inputs = {"item_id": keyed["item_id"], "item": _index(keyed["item_id"], catalogue)}
-        write_days(keyed["day"], pa.table(inputs | model_inputs(found, spec.select("candidate"))), out, number)
+        write_days(keyed["day"], item_inputs(found, catalogue, spec), out, number)
 
 
 def write_query_days(keys: Path, features: Path, spec: SampleSpec, corpus: pa.Table | None, out: Path) -> None:
-    """Write `<day>/*.arrow` of written (query, day) keys: query, its daily inputs and query_text (from the corpus)."""
-    wanted = [f for f in spec.select("request") if _daily(f.block, f.kind)]
+    """Write `query_inputs` of the (query, day) keys in a Parquet folder (key, day) by day."""
     for number, rows in enumerate(_batches(keys)):
         keyed = _at_midnight(rows, "query")
         found = _beside(keyed, query_day_features(features, _asked(keyed, "query")))
-        inputs = {"query": keyed["query"], **model_inputs(found, wanted)}
-        inputs["query_text"] = pa.nulls(len(rows), pa.list_(pa.float32()))
-        if corpus is not None:
-            inputs["query_text"] = corpus["query_text"].take(_position(keyed["query"], corpus["query"]))
-        write_days(keyed["day"], pa.table(inputs), out, number)
+        write_days(keyed["day"], query_inputs(found, corpus, spec), out, number)
+
+
+def request_inputs(rows: pa.Table, found: pa.Table, catalogue: pa.Table, spec: SampleSpec) -> pa.Table:
+    """Requests with the inputs that hold for a request as of its time.
+
+    Args:
+        rows: user_id, query, context columns, and whatever else: n rows.
+        found: their raw user and behaviour columns, n rows in the same order.
+        catalogue: item_id, index.
+        spec: the features wanted.
+
+    Returns:
+        `rows` with every user, context and behaviour feature, `query_hash`, behaviour_index and behaviour_ts (empty
+        lists where users do not return).
+    """
+    wanted = [*spec.select("behaviour"), *(f for f in spec.select("request") if not _daily(f))]
+    inputs = model_inputs(_beside(rows, found), wanted)
+    empty = pa.ListArray.from_arrays(pa.array(np.zeros(len(rows) + 1, np.int32)), pa.array([], pa.int64()))
+    inputs |= {"behaviour_ts": empty, "behaviour_index": empty.cast(pa.list_(pa.int32()))}
+    if "behaviour_ts" in found.column_names:
+        items, instants = (found[name].combine_chunks() for name in ("behaviour_item_id", "behaviour_ts"))
+        inputs["behaviour_ts"] = like_lists(instants, instants.flatten())
+        inputs["behaviour_index"] = like_lists(items, _index(items.flatten(), catalogue))
+    kept = rows.drop_columns([name for name in inputs if name in rows.column_names])
+    return _beside(kept, pa.table(inputs))
+
+
+def item_inputs(found: pa.Table, catalogue: pa.Table, spec: SampleSpec) -> pa.Table:
+    """item_id, item (index, 0 unknown) and the candidate-level inputs, from item_id and the raw item columns."""
+    keys = {"item_id": found["item_id"], "item": _index(found["item_id"], catalogue)}
+    return pa.table(keys | model_inputs(found, spec.select("candidate")))
+
+
+def query_inputs(found: pa.Table, corpus: pa.Table | None, spec: SampleSpec) -> pa.Table:
+    """query, its daily inputs and query_text (null without a corpus), from query and the raw query columns."""
+    inputs = {"query": found["query"], **model_inputs(found, filter(_daily, spec.select("request")))}
+    inputs["query_text"] = pa.nulls(len(found), pa.list_(pa.float32()))
+    if corpus is not None:
+        inputs["query_text"] = corpus["query_text"].take(_position(found["query"], corpus["query"]))
+    return pa.table(inputs)
 
 
 def encode_queries(keys: Path, features: Path, index: Path) -> pa.Table:
@@ -99,9 +116,9 @@ def to_spark(spark: SparkSession, table: pa.Table, folder: Path) -> DataFrame:
     return spark.read.parquet(str(folder))
 
 
-def _daily(block: str, kind: str) -> bool:
+def _daily(feature: Feature) -> bool:
     """Whether a request-level feature is a statistic of its query, which changes once a day."""
-    return block == "query" and kind != "id"
+    return feature.block == "query" and feature.kind != "id"
 
 
 def _asked(rows: pa.Table, key: str) -> pa.Table:

@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from features.es3.attribution import attribute, bind_clicks, labels, task_events
+from features.es3.attribution import attribute, bind_clicks, task_events
+from features.es3.listwise import labelled
 from tests.es3.conftest import RULES, at, clock
 from tests.es3.reference import land
 from uniscale.samples import LabelSource, Sampling
@@ -179,7 +180,15 @@ def test_events_on_one_sample_leave_one_label_of_the_best_source(spark):
     ]
     landings = run(spark, samples, events)
     assert Counter(row["request_id"] for row in landings.collect()) == {"a": 3}  # absorbed, not passed on to b
-    assert [tuple(row) for row in labels(landings).collect()] == [("a", "i", "click", IN)]
+    lists = spark.createDataFrame(
+        [(request, [("i", int(Sampling.EXPOSED), 1)]) for request in ("a", "b")],
+        "request_id string, items array<struct<item_id:string,sampling:byte,position:smallint>>",
+    )
+    rows = labelled(lists, landings, list(RULES.tasks)).collect()
+    sources = {
+        row["request_id"]: (row["items"][0]["click_source"], row["items"][0]["conversion_source"]) for row in rows
+    }
+    assert sources == {"a": (IN, LabelSource.NONE), "b": (LabelSource.NONE, LabelSource.NONE)}
 
 
 def random_log(seed):

@@ -14,7 +14,8 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
 from features.build import build_features
-from features.es3.build import build_samples, skipped_stages
+from features.es3.build import build_samples
+from features.es3.report import skipped_stages
 from features.store.retrieval import item_day_features, request_features
 from simulation.marketplace import write_logs
 from uniscale.artifacts import read_json, write_json
@@ -294,12 +295,19 @@ def test_skipped_stages_name_what_is_missing():
     assert skipped_stages(blind, CONFIG.samples) == {"searchification": "the source has no text and no embeddings"}
 
 
-def test_a_log_that_is_too_short_is_refused_before_anything_starts(root, tmp_path):
+def test_a_log_that_is_too_short_is_refused_when_its_features_are_built(root, tmp_path):
     short = CONFIG.model_copy(update={"samples": CONFIG.samples.model_copy(update={"warmup_days": 30})})
     with pytest.raises(DataError, match=r"the log has 14 days .* lower these keys"):
-        build_samples(short, root / "logs", root / "features", tmp_path / "samples")
-    with pytest.raises(DataError, match="ingest"):
-        build_samples(CONFIG, tmp_path, root / "features", tmp_path / "samples")
+        build_features(short, root / "logs", tmp_path / "features")
+    assert not (tmp_path / "features").exists()
+
+
+def test_a_split_by_other_settings_than_that_of_the_features_is_refused_before_anything_starts(root, tmp_path):
+    other = CONFIG.model_copy(update={"samples": CONFIG.samples.model_copy(update={"valid_days": 2})})
+    with pytest.raises(DataError, match=r"samples.valid_days is 2, and .* built with 1: .* run it again"):
+        build_samples(other, root / "logs", root / "features", tmp_path / "samples")
+    with pytest.raises(DataError, match=r"no file .*splits.json"):
+        build_samples(CONFIG, root / "logs", tmp_path, tmp_path / "samples")
 
 
 def test_features_of_other_logs_are_refused_and_leave_nothing_behind(root, spark, tmp_path):

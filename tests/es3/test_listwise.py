@@ -3,11 +3,14 @@
 from datetime import date
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.es3.listwise import assemble, candidate_lists, flat, write_rows
+from features.es3.days import read_day, write_days
+from features.es3.listwise import flat, labelled, request_rows, write_rows
 from features.es3.report import count_rows, table_1
+from features.es3.retrieve import item_inputs, query_inputs, request_inputs
 from features.splits import Splits
 from tests.es3.conftest import RULES, clock
 from uniscale.artifacts import read_json
@@ -46,11 +49,11 @@ def folder(spark, tmp_path_factory):
     """A samples folder of one search request (two shown, one not) and one pseudo-request of an unknown item."""
     requests = spark.createDataFrame(
         [
-            (7, "s", "u", clock(600), "shoe", 0, DAY, "search", ["keyword", "archived"], "phone",
+            ("s", "u", clock(600), "shoe", 0, DAY, "search", ["keyword", "archived"], "phone",
              [("a", EXPOSED, 1), ("b", EXPOSED, 2), ("a2", UNEXPOSED, 0)]),
-            (9, "p", "v", clock(61), None, 2, DAY, "feed", ["keyword", "home"], None, [("new", POSITIVE, 4)]),
+            ("p", "v", clock(61), None, 2, DAY, "feed", ["keyword", "home"], None, [("new", POSITIVE, 4)]),
         ],
-        "row_id long, request_id string, user_id string, ts timestamp, query string, query_rule byte, day date, "
+        "request_id string, user_id string, ts timestamp, query string, query_rule byte, day date, "
         "domain string, scenario array<string>, context_device string, "
         "items array<struct<item_id:string,sampling:byte,position:smallint>>",
     )  # fmt: skip
@@ -63,22 +66,32 @@ def folder(spark, tmp_path_factory):
         ],
         "request_id string, item_id string, task string, source byte",
     )
-    item_days = spark.createDataFrame(
-        [("a", DAY, "acme", 2.5), ("b", DAY, None, 4.0), ("a2", DAY, "acme", 1.0), ("new", DAY, None, None)],
-        "item_id string, day date, item_brand string, item_price float",
+    catalogue = pa.table({"item_id": ["a", "a2", "b"], "index": pa.array([1, 2, 3], pa.int32())})
+    items = pa.table(
+        {
+            "item_id": ["a", "b", "a2", "new"],
+            "item_brand": ["acme", None, "acme", None],
+            "item_price": pa.array([2.5, 4.0, 1.0, None], pa.float32()),
+        }
     )
-    catalogue = spark.createDataFrame([("a", 1), ("a2", 2), ("b", 3)], "item_id string, index int")
-    users = spark.createDataFrame(
-        [(7, 3.0, ["b", "gone"], [3, 0], [100, 200]), (9, None, [], [], [])],
-        "row_id long, user_clicks_7d float, behaviour_item_id array<string>, behaviour_index array<int>, "
-        "behaviour_ts array<long>",
-    )
-    query_days = spark.createDataFrame(
-        [("shoe", DAY, 5.0, [0.6, 0.8])], "query string, day date, query_searches_7d float, query_text array<float>"
+    queries = pa.table({"query": ["shoe"], "query_searches_7d": pa.array([5.0], pa.float32())})
+    corpus = pa.table({"query": ["shoe"], "query_text": pa.array([[0.6, 0.8]], pa.list_(pa.float32()))})
+    found = pa.table(
+        {
+            "user_clicks_7d": pa.array([None, 3.0], pa.float32()),
+            "behaviour_item_id": [None, ["b", "gone"]],
+            "behaviour_ts": [None, [100, 200]],
+        }
     )
     out = tmp_path_factory.mktemp("samples")
-    candidates = candidate_lists(requests, labels, item_days, catalogue, SPEC)
-    write_rows(assemble(requests, candidates, users, query_days, SPEC), out / "rows")
+    request_rows(labelled(requests, labels, SPEC.tasks), SPEC).coalesce(1).write.parquet(str(out / "asked"))
+    asked = pa.concat_tables(pq.read_table(file) for file in (out / "asked").glob("*.parquet"))
+    assert asked["request_id"].to_pylist() == ["p", "s"]  # by day, domain and time
+    (out / "whole").mkdir()
+    pq.write_table(request_inputs(asked, found, catalogue, SPEC), out / "whole" / "0.parquet", row_group_size=1)
+    for name, table in (("item", item_inputs(items, catalogue, SPEC)), ("query", query_inputs(queries, corpus, SPEC))):
+        write_days(pa.chunked_array([[DAY] * len(table)], pa.date32()), table, out / name, 0)
+    assert write_rows(spark, out / "whole", out / "item", out / "query", SPEC, out / "rows") == 2
     SPEC.save(out)
     return out
 
@@ -98,6 +111,21 @@ def test_files_have_exactly_the_schema_of_the_contract(folder):
     for file in files:
         assert pq.read_schema(file).remove_metadata().equals(row_schema(SPEC))
         assert pq.ParquetFile(file).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_a_task_that_is_tried_again_replaces_its_files(spark, folder, rows):
+    before = {file: file.read_bytes() for file in folder.glob("rows/*/*/*")}
+    write_rows(spark, folder / "whole", folder / "item", folder / "query", SPEC, folder / "rows")
+    assert {file: file.read_bytes() for file in folder.glob("rows/*/*/*")} == before
+
+
+def test_a_day_is_read_as_written_in_any_number_of_batches(tmp_path):
+    days = [date(2026, 1, 6), DAY, date(2026, 1, 6)]
+    for number in range(2):
+        write_days(pa.chunked_array([days]), pa.table({"n": [1 + 10 * number, 2, 3]}), tmp_path, number)
+    assert read_day(tmp_path, "2026-01-06")["n"].to_pylist() == [1, 3, 11, 3]
+    assert read_day(tmp_path, "2026-01-05")["n"].to_pylist() == [2, 2]
+    assert read_day(tmp_path, "2026-01-07").num_rows == 0
 
 
 def test_candidates_are_parallel_lists_in_the_order_of_the_items(rows):

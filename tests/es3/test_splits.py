@@ -2,7 +2,7 @@ from datetime import date
 
 import pytest
 
-from features.splits import label_tail_days, split_by_time
+from features.splits import Splits, label_tail_days, split_by_time
 from uniscale.config import load_config
 from uniscale.errors import DataError
 
@@ -35,3 +35,12 @@ def test_the_least_log_has_one_training_day_and_one_day_less_is_refused():
     assert splits.train == (date(2026, 1, 8), date(2026, 1, 8))
     with pytest.raises(DataError, match=r"has 19 days .* needs 20: samples.warmup_days 7 .* samples.test_days 4"):
         split_by_time(date(2026, 1, 1), date(2026, 1, 19), CONFIG)
+
+
+def test_a_written_split_reads_back_for_the_same_settings_only(tmp_path):
+    splits = split_by_time(date(2026, 1, 1), date(2026, 1, 31), CONFIG)
+    splits.save(tmp_path, CONFIG)
+    assert Splits.load(tmp_path, CONFIG) == splits
+    for name in ("warmup_days", "conversion_window_days"):
+        with pytest.raises(DataError, match=f"samples.{name} is 1"):
+            Splits.load(tmp_path, CONFIG.model_copy(update={name: 1}))
