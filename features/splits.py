@@ -46,8 +46,12 @@ class Splits:
                     f"samples.{name} is {getattr(config, name)}, and {folder} was built with {value}: the features "
                     "step decides the split, so run it again with the new value"
                 )
-        spans = {name: tuple(map(date.fromisoformat, raw[name])) for name in ("train", "valid", "test")}
-        return cls(**spans, tail_days=raw["tail_days"])
+
+        def span(name: str) -> Span:
+            first, last = raw[name]
+            return date.fromisoformat(first), date.fromisoformat(last)
+
+        return cls(span("train"), span("valid"), span("test"), raw["tail_days"])
 
     def as_json(self) -> dict[str, list[str]]:
         """`{"train": [first, last], …}` in ISO days, as manifests hold it."""

@@ -180,7 +180,7 @@ def _partitions(rows: pa.RecordBatch) -> Iterator[tuple[str, str, pa.RecordBatch
 def _write(rows: pa.RecordBatch, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    pq.write_table(pa.Table.from_batches([rows]), partial, compression="zstd")
+    pq.write_table(pa.Table.from_batches([rows]), partial, compression="zstd", compression_level=6)
     os.replace(partial, path)
 
 
