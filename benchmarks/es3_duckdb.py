@@ -115,8 +115,8 @@ def _intra(connection: duckdb.DuckDBPyConnection, per_exposed: int, seed: int) -
             [_signed(digest(_int(seed), digest(item.encode(), digest(r.encode(), SEED)))) for r, item in pairs]
         )
 
-    connection.create_function("draw", draw, ["VARCHAR", "BIGINT", "BIGINT"], "BIGINT[]", type="arrow")
-    connection.create_function("rank_key", rank, ["VARCHAR", "VARCHAR"], "BIGINT", type="arrow")
+    connection.create_function("draw", draw, ["VARCHAR", "BIGINT", "BIGINT"], "BIGINT[]", type="arrow")  # type: ignore[call-overload]
+    connection.create_function("rank_key", rank, ["VARCHAR", "VARCHAR"], "BIGINT", type="arrow")  # type: ignore[call-overload]
     connection.execute(f"""
         CREATE TABLE shown AS SELECT r.request_id, r.user_id, epoch_us(r.ts) AS asked, e.item_id,
             CAST(coalesce(e.position, 0) AS SMALLINT) AS position
@@ -193,14 +193,19 @@ def _searchify(
 ) -> None:
     """`pseudo` (a row a pseudo-request), their samples and landings."""
     primary, settings = f"'{rules.primary}'", config.samples
+    context = [name for name in connection.table("requests").columns if name.startswith("context_")]
+    surroundings = ", ".join(f"around.{name} AS {name}" for name in ("scenario", *context))
     connection.execute(f"""
-        CREATE TABLE clicks AS SELECT 'pseudo:' || event_id AS request_id, * FROM (
-            SELECT e.*, r.request_id AS origin, r.scenario, coalesce(epoch_us(r.ts), e.acted) AS asked,
-                r.* EXCLUDE (request_id, scenario, domain, user_id, ts, query, day)
-            FROM events e LEFT JOIN (FROM requests WHERE labelling(day)) r
-                ON r.request_id = e.event_request AND r.user_id = e.user_id
+        CREATE TABLE made AS SELECT *, epoch_us(ts) AS made_at FROM requests WHERE labelling(day);
+        CREATE TABLE clicks AS SELECT 'pseudo:' || event_id AS request_id, * EXCLUDE around, {surroundings} FROM (
+            SELECT e.*, r.request_id AS origin, coalesce(r.made_at, e.acted) AS asked,
+                CASE WHEN r.request_id IS NOT NULL THEN r ELSE s END AS around
+            FROM events e LEFT JOIN made r ON r.request_id = e.event_request AND r.user_id = e.user_id
+            ASOF LEFT JOIN (FROM made QUALIFY row_number() OVER
+                (PARTITION BY user_id, domain, made_at ORDER BY request_id DESC) = 1) s
+                ON s.user_id = e.user_id AND s.domain = e.domain AND e.acted >= s.made_at
             WHERE NOT e.own AND e.task = {primary} AND e.event_id NOT IN (SELECT event_id FROM landings))
-        WHERE acted - asked BETWEEN 0 AND "window"({primary})
+        WHERE acted - asked BETWEEN 0 AND "window"({primary}) AND around.request_id IS NOT NULL
         QUALIFY row_number() OVER (PARTITION BY coalesce(origin, event_id), item_id ORDER BY acted, event_id) = 1;
         DELETE FROM clicks WHERE NOT kept(CAST(make_timestamp(asked) AS DATE));
         CREATE TABLE led AS SELECT e.user_id, e.item_id, e.acted, r.query FROM every_event e
@@ -311,12 +316,12 @@ def _write(connection: duckdb.DuckDBPyConnection, spec: SampleSpec, features: Pa
     candidates = ["item", "sampling", "position", *(f"{task}_source" for task in spec.tasks)]
     candidates += [feature.name for feature in spec.select("candidate")]
     of_query = {f.name: missing_value(f) for f in spec.select("request") if f.block == "query" and f.kind != "id"}
-    columns = {name: f"list_transform(lists, lambda x: x.{name})" for name in candidates}
+    made = {name: f"list_transform(lists, lambda x: x.{name})" for name in candidates}
     for task in spec.tasks:
-        columns[task] = f"list_transform(lists, lambda x: CAST(x.{task}_source > 0 AS TINYINT))"
-    columns |= {name: f"coalesce(d.{name}, {missing})::FLOAT" for name, missing in of_query.items()}
-    columns["query_text"] = "coalesce(d.query_text, [])"
-    chosen = ", ".join(f"{columns.get(name, f'w.{name}')} AS {name}" for name in row_schema(spec).names)
+        made[task] = f"list_transform(lists, lambda x: CAST(x.{task}_source > 0 AS TINYINT))"
+    made |= {name: f"coalesce(d.{name}, {missing})::FLOAT" for name, missing in of_query.items()}
+    made["query_text"] = "coalesce(d.query_text, [])"
+    chosen = ", ".join(f"{made.get(name, f'w.{name}')} AS {name}" for name in row_schema(spec).names)
     listed = ", ".join(f"'{name}': {name}" for name in candidates)
     connection.execute(f"""
         CREATE TABLE assembled AS SELECT request_id, list({{{listed}}} ORDER BY n) AS lists FROM (

@@ -163,7 +163,7 @@ class Job:
         )
         typed = retrieve.to_spark(self.spark, corpus.drop_columns(["query_text"]), self.scratch / "corpus")
         chosen = self._save("pseudo", queries.choose(lists, past, nearest, typed))
-        usable = chosen.where(F.col("query").isNotNull())
+        usable = chosen.where(F.col("placed") & F.col("query").isNotNull())
         return usable, report.count_pseudo(chosen)
 
     def _write_rows(self, requests: DataFrame, corpus: pa.Table | None, spec: SampleSpec, out: Path) -> None:

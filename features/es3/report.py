@@ -179,14 +179,16 @@ def count_pseudo(pseudo: DataFrame) -> dict[str, int]:
     Args:
         pseudo: result of `queries.choose`.
     """
+    placed = F.col("placed")
     measures = {
         "clicks": F.count("*") + F.coalesce(F.sum("repeats"), F.lit(0)),
         "repeated": F.coalesce(F.sum("repeats"), F.lit(0)),
-        "without_query": F.count_if(F.col("query").isNull()),
-        "without_similar_negative": F.count_if(F.col("query").isNotNull() & (F.size("items") == 1)),
+        "without_context": F.count_if(~placed),
+        "without_query": F.count_if(placed & F.col("query").isNull()),
+        "without_similar_negative": F.count_if(placed & F.col("query").isNotNull() & (F.size("items") == 1)),
     }
     for rule in list(QueryRule)[1:]:
-        measures[rule.name.lower()] = F.count_if(F.col("query_rule") == int(rule))
+        measures[rule.name.lower()] = F.count_if(placed & (F.col("query_rule") == int(rule)))
     row = pseudo.agg(*(measure.alias(name) for name, measure in measures.items())).collect()[0]
     return {name: int(row[name]) for name in measures}
 

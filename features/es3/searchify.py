@@ -3,6 +3,9 @@
 A click that no search sample earned becomes a request of its own, as of the time of the request it was made in: the
 clicked item, and as negatives the unclicked items of that request that resemble it. Its query comes from
 `features.es3.queries`. Nothing is padded: no similar item, no negative; no query, no pseudo-request.
+
+A click that names no request is always a lone positive, so nothing may mark it: its context is that of the user's
+last request in its domain, and where there is none there is no pseudo-request.
 """
 
 from collections.abc import Sequence
@@ -25,38 +28,49 @@ def unclaimed_clicks(
     Args:
         events: result of `attribution.task_events`.
         landings: all landings of stage 2.
-        requests: request_id, user_id, ts, scenario, the context columns.
+        requests: request_id, domain, user_id, ts, scenario, the context columns.
         rules: domain, tasks and windows.
         context: names of the context columns.
 
     Returns:
         request_id ("pseudo:" and the event's id), event_id, event_request (null where the log names no request of
         that user), domain, scenario, user_id, ts (the original request's, else the click's own), asked (the same in
-        microseconds), at (of the click), item_id, context columns, repeats (of that click in the request).
+        microseconds), at (of the click), item_id, context columns, placed (whether scenario and context are known),
+        repeats (of that click in the request).
     """
     clicks = events.where(~F.col("own") & (F.col("task") == rules.primary)).join(
         landings.select("event_id").distinct(), "event_id", "left_anti"
     )
+    surroundings = F.struct("scenario", *context)
     origin = requests.select(
-        F.col("request_id").alias("event_request"), "user_id", F.col("ts").alias("origin"), "scenario", *context
+        F.col("request_id").alias("event_request"), "user_id", F.col("ts").alias("origin"), surroundings.alias("around")
     )
-    asked = F.coalesce(F.unix_micros("origin"), F.col("at"))
     found = (
         clicks.join(origin, ["event_request", "user_id"], "left")
-        .withColumn("asked", asked)
+        .withColumn("asked", F.coalesce(F.unix_micros("origin"), F.col("at")))
         .withColumn("event_request", F.when(F.col("origin").isNotNull(), F.col("event_request")))
     )
+    made = requests.select(
+        "user_id", "domain", F.unix_micros("ts").alias("at"), F.struct("ts", "request_id", surroundings.alias("around"))
+    ).toDF("user_id", "domain", "at", "request")
+    past = Window.partitionBy("user_id", "domain").orderBy("at").rangeBetween(Window.unboundedPreceding, 0)
+    placed = (
+        found.unionByName(made, allowMissingColumns=True)
+        .withColumn("around", F.coalesce("around", F.max("request").over(past)["around"]))
+        .where(F.col("event_id").isNotNull())
+    )
     in_window = (F.col("at") - F.col("asked")).between(0, rules.click_window // MICROSECOND)
-    first = F.struct("at", "event_id", "event_request", "user_id", "asked", "domain", "scenario", *context)
+    first = F.struct("at", "event_id", "event_request", "user_id", "asked", "domain", "around")
     group = F.coalesce("event_request", "event_id")
     return (
-        found.where(in_window)
+        placed.where(in_window)
         .groupBy(group.alias("group"), "item_id")
         .agg(F.min(first).alias("first"), (F.count("*") - 1).alias("repeats"))
         .select("item_id", "repeats", "first.*")
+        .select("*", "around.*", F.col("around").isNotNull().alias("placed"))
         .withColumn("request_id", F.concat(F.lit("pseudo:"), F.col("event_id")))
         .withColumn("ts", F.timestamp_micros("asked"))
-        .withColumn("scenario", F.coalesce("scenario", F.array().cast("array<string>")))
+        .drop("around")
     )
 
 

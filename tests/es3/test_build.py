@@ -246,7 +246,18 @@ def test_what_is_missing_does_not_tell_pseudo_from_real(root, rows):
     features = (*spec.select("request"), *spec.select("behaviour"))
     flags = np.stack([missing(rows[f.name]) for f in features], axis=1)
     pseudo = np.array(rows["query_rule"]) != QueryRule.TYPED
-    assert abs(tell(flags, pseudo) - 0.5) < 0.08
+    assert abs(tell(flags, pseudo) - 0.5) < 0.03
+
+
+def test_what_is_missing_of_a_request_does_not_tell_the_label_within_a_domain(root, rows):
+    spec = SampleSpec.load(root / "samples")
+    flags = np.stack([missing(rows[f.name]) for f in spec.select("request") if f.block == "context"], axis=1)
+    labels = rows[spec.tasks[0]].combine_chunks()
+    request_of = np.repeat(np.arange(len(rows)), labels.value_lengths().to_numpy())
+    label, domain = labels.flatten().to_numpy() > 0, np.array(rows["domain_index"])[request_of]
+    for number in range(1, len(spec.domains)):
+        of_domain = flags[request_of][domain == number]
+        assert abs(tell(of_domain, label[domain == number]) - 0.5) < 0.02, spec.domains[number]
 
 
 def test_the_manifest_traces_the_rows(root, rows, manifest):

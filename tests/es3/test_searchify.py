@@ -27,7 +27,13 @@ def log_events(spark, rows):
 
 @pytest.fixture(scope="module")
 def requests(spark):
-    rows = [("f1", "feed", "u", clock(10), None, ["home"]), ("f2", "feed", "u", clock(500), None, ["home"])]
+    rows = [
+        ("f0", "feed", "u", clock(5), None, ["morning"]),
+        ("f1", "feed", "u", clock(10), None, ["home"]),
+        ("f3", "feed", "u", clock(150), None, ["evening"]),
+        ("s1", "search", "u", clock(190), "shoes", ["promotion"]),
+        ("f2", "feed", "u", clock(500), None, ["home"]),
+    ]
     return spark.createDataFrame(rows, REQUESTS)
 
 
@@ -41,7 +47,8 @@ def clicks(spark, requests):
             ("again", "u", "b", 15, "feed", "click", "f1"),
             ("second", "u", "c", 16, "feed", "click", "f1"),
             ("late", "u", "d", 111, "feed", "click", "f1"),
-            ("free", "u", "e", 200, "ads", "click", None),
+            ("free", "u", "e", 200, "feed", "click", None),
+            ("elsewhere", "u", "e", 200, "ads", "click", None),
             ("stranger", "v", "b", 20, "feed", "click", "f1"),
             ("bought", "u", "b", 30, "feed", "purchase", "f1"),
             ("searched", "u", "b", 30, "search", "click", "f1"),
@@ -52,7 +59,7 @@ def clicks(spark, requests):
 
 
 def test_only_clicks_outside_search_that_no_sample_earned_are_taken(clicks):
-    assert set(clicks) == {"first", "second", "free", "stranger"}
+    assert set(clicks) == {"first", "second", "free", "elsewhere", "stranger"}
 
 
 def test_a_second_click_on_the_item_of_a_request_is_a_repeat(clicks):
@@ -66,8 +73,14 @@ def test_a_pseudo_request_stands_at_the_time_of_the_request_it_was_made_in(click
 
 
 def test_a_click_that_names_no_request_of_its_user_stands_at_its_own_time(clicks):
-    assert clicks["free"]["asked"] == at(200) and clicks["free"]["scenario"] == []
+    assert clicks["free"]["asked"] == at(200) and clicks["free"]["event_request"] is None
     assert clicks["stranger"]["asked"] == at(20)
+
+
+def test_its_context_is_that_of_the_users_last_request_in_the_domain(clicks):
+    assert (clicks["free"]["scenario"], clicks["free"]["placed"]) == (["evening"], True)  # not of f2, which is later
+    for without in ("elsewhere", "stranger"):  # no request of this user in this domain so far
+        assert (clicks[without]["scenario"], clicks[without]["placed"]) == (None, False)
 
 
 @pytest.fixture(scope="module")
