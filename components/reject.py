@@ -10,7 +10,7 @@ def reject(
     registry: str,
     name: str,
     run_id: str,
-    input_hash: str,
+    made_of: dsl.Input[dsl.Artifact],
     measured: dsl.Input[dsl.Artifact],
     decision: dsl.Input[dsl.Artifact],
 ) -> str:
@@ -20,16 +20,15 @@ def reject(
         registry: URI of the model registry.
         name: registered model.
         run_id: run that made the candidate.
-        input_hash: content hash of the run's input, kept with the version.
+        made_of: output of the lineage step, kept with the version.
         measured: output of the evaluation, which holds the candidate as judged.
         decision: output of the gate.
     """
     from pathlib import Path
 
+    from uniscale.artifacts import read_json
     from uniscale.registry import Registry
 
-    record = Path(decision.path) / "decision.json"
-    version = Registry(registry, name).register(
-        Path(measured.path) / "model", run_id=run_id, decision=record, data_hash=input_hash
-    )
+    record, origin = Path(decision.path) / "decision.json", read_json(Path(made_of.path) / "lineage.json")
+    version = Registry(registry, name).register(Path(measured.path) / "model", run_id=run_id, decision=record, **origin)
     return version.number

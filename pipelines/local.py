@@ -15,6 +15,7 @@ from pipelines.console import StepConsole, error_of
 from pipelines.orphans import guarded
 from uniscale.artifacts import content_hash, read_json, source_hash, write_json
 from uniscale.config import Config
+from uniscale.dataset import dataset_version
 from uniscale.errors import DataError, UniscaleError
 
 PACKAGES = ("bentoml", "dvc", "evidently", "feast", "kfp", "mlflow-skinny", "pyspark", "torch", "uniscale")
@@ -60,6 +61,7 @@ def run_locally(config: Config, root: Path, show: Callable[[str], None], fresh: 
 
     arguments = {
         "input_hash": input_hash,
+        "data_version": manifest["data_version"],
         "registry": registry,
         "registered_model": name,
         "champion_version": manifest["champion_version"],
@@ -137,6 +139,7 @@ def _new_manifest(config: Config, fingerprint: str, input_hash: str, champion: s
         "versions": {package: metadata.version(package) for package in PACKAGES} | {"source": source_hash()},
         "fingerprint": fingerprint,
         "input_hash": input_hash,
+        "data_version": dataset_version(Path(config.data.input)) if config.data.input else "",
         "champion_version": champion,
         "started": now.isoformat(timespec="seconds"),
         "config": config.model_dump(),

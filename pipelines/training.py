@@ -12,6 +12,7 @@ from components.features import features as features_step
 from components.finish import finish as finish_step
 from components.gate import gate as gate_step
 from components.ingest import ingest as ingest_step
+from components.lineage import lineage as lineage_step
 from components.logs import logs as logs_step
 from components.package import package as package_step
 from components.promote import promote as promote_step
@@ -29,6 +30,7 @@ NAME = "uniscale-training"
 STEPS = (
     "logs",
     "ingest",
+    "lineage",
     "features",
     "samples",
     "resolve",
@@ -73,6 +75,7 @@ def training_pipeline(defaults: Config) -> Any:
         experiment: str = defaults.experiment.model_dump_json(),
         drift: str = defaults.drift.model_dump_json(),
         input_hash: str = "",
+        data_version: str = "",
         registry: str = "runs/registry",
         registered_model: str = "ranker",
         champion_version: str = "current",
@@ -84,6 +87,19 @@ def training_pipeline(defaults: Config) -> Any:
         with dsl.ExitHandler(finish, name="run"):
             raw = logs_step(seed=seed, data=data, simulation=simulation, input_hash=input_hash).outputs["raw"]
             clean = ingest_step(seed=seed, rules=ingest, raw=raw).outputs["clean"]
+            made_of = lineage_step(
+                seed=seed,
+                data=data,
+                simulation=simulation,
+                ingest=ingest,
+                features=features,
+                samples=samples,
+                model=model,
+                train=train,
+                gate=gate,
+                data_version=data_version,
+                clean=clean,
+            ).outputs["made_of"]
             tables = features_step(seed=seed, settings=features, samples=samples, clean=clean).outputs["tables"]
             rows = samples_step(
                 seed=seed, settings=samples, features=features, spark=spark, clean=clean, tables=tables
@@ -102,7 +118,12 @@ def training_pipeline(defaults: Config) -> Any:
                 rows=rows,
             ).outputs["model"]
             seated = seat_step(
-                registry=registry, name=registered_model, version=resolved.output, run_id=run_id, model=champion
+                registry=registry,
+                name=registered_model,
+                version=resolved.output,
+                run_id=run_id,
+                made_of=made_of,
+                model=champion,
             )
             seated.set_caching_options(False)
 
@@ -150,7 +171,7 @@ def training_pipeline(defaults: Config) -> Any:
                     result=result,
                 ).set_caching_options(False)
 
-            record = {"registry": registry, "name": registered_model, "run_id": run_id, "input_hash": input_hash}
+            record = {"registry": registry, "name": registered_model, "run_id": run_id, "made_of": made_of}
             with dsl.If(decided.outputs["Output"] == "promote", name="promoted"):
                 promoted = promote_step(**record, measured=measured, decision=decision).set_caching_options(False)
                 serve("promote", promoted, measured)

@@ -9,14 +9,14 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-from uniscale.artifacts import atomic_folder, content_hash, read_json, source_hash
+from uniscale.artifacts import atomic_folder, content_hash, read_json, source_hash, write_json
 from uniscale.errors import RegistryError
 from uniscale.promotion_log import Entry, PromotionLog, champions
 
@@ -37,10 +37,13 @@ class Version:
     folder: Path  # the model folder; read only
     run_id: str
     data_hash: str
+    data_version: str  # what DVC and git know of the data; empty where they know nothing
     source_hash: str
     content_hash: str  # of the model folder
     verdict: str | None  # "promote", "reject", or None without a gate record
     decision: Path | None  # the gate record, decision.json
+    config: Path | None  # the configuration of its run
+    registered_at: str  # ISO 8601, UTC
 
 
 class Registry:
@@ -69,7 +72,9 @@ class Registry:
         run_id: str,
         decision: Path | None = None,
         data_hash: str = "",
+        data_version: str = "",
         source: str = "",
+        config: Mapping[str, Any] | None = None,
         by: str = "",
     ) -> Version:
         """Copy a model folder and its gate record into the registry under a new number.
@@ -81,7 +86,9 @@ class Registry:
             run_id: the run that made it.
             decision: `decision.json` of the gate; without one the version can only be promoted by force.
             data_hash: what the run read.
+            data_version: what DVC and git know of it.
             source: hash of the code; by default that of the installed project.
+            config: configuration of the run.
             by: who registers; by default the user and host.
 
         Raises:
@@ -108,9 +115,12 @@ class Registry:
                     shutil.copytree(model, scratch / "model")
                     if decision is not None:
                         shutil.copy(decision, scratch / "decision.json")
+                    if config is not None:
+                        write_json(scratch / "config.json", config)
             lineage = {
                 "run_id": run_id,
                 "data_hash": data_hash,
+                "data_version": data_version,
                 "source_hash": source or source_hash(),
                 "content_hash": model_hash,
                 "verdict": verdict,
@@ -189,6 +199,31 @@ class Registry:
         known = ", ".join(version.number for version in versions) or "none"
         raise RegistryError(f"{self.name} has no version {number!r} in {self.folder}; registered: {known}")
 
+    def find(self, reference: str) -> Version:
+        """A version by what is known of it: its number, `champion`, its run, or the first digits of its content hash.
+
+        Raises:
+            RegistryError: nothing, or more than one version, fits.
+        """
+        if reference == "champion":
+            champion = self.champion()
+            if champion is None:
+                raise RegistryError(f"{self.name} has no champion yet: promote a version first")
+            return champion
+        versions = self.versions()
+        exact = [version for version in versions if reference == version.number]
+        fitting = exact or [
+            version
+            for version in versions
+            if reference == version.run_id or (len(reference) >= 6 and version.content_hash.startswith(reference))
+        ]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            numbers = ", ".join(version.number for version in fitting)
+            raise RegistryError(f"{reference!r} fits the versions {numbers} of {self.name}: give a number")
+        return self.version(reference)
+
     def history(self) -> list[Entry]:
         """Every decision, oldest first: what was registered, promoted, forced, rolled back, by whom, when and why."""
         return self.log.entries()
@@ -216,10 +251,13 @@ class Registry:
             folder=place / "model",
             run_id=details["run_id"],
             data_hash=details["data_hash"],
+            data_version=details.get("data_version", ""),
             source_hash=details["source_hash"],
             content_hash=details["content_hash"],
             verdict=details["verdict"],
             decision=place / "decision.json" if details["verdict"] else None,
+            config=place / "config.json" if (place / "config.json").exists() else None,
+            registered_at=entry.at,
         )
 
     def _objection(self, version: Version, now: Version | None) -> str:
@@ -302,6 +340,12 @@ class Registry:
                 f"MLflow at {self.uri}: {first}; mend that and try again (what `history` shows is on record, and its "
                 "aliases follow at the next change)"
             ) from error
+
+
+def names(uri: str | Path) -> list[str]:
+    """The models that a registry holds."""
+    _, folder = _resolve(str(uri), None)
+    return sorted(log.parent.name for log in folder.glob("*/log"))
 
 
 def _resolve(uri: str, artifacts: Path | None) -> tuple[str, Path]:

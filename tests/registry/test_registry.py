@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,47 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.registry.conftest import model, seat
 from uniscale.artifacts import content_hash, read_json, write_json
 from uniscale.errors import RegistryError
 from uniscale.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def model(folder, weights="w", champion=None, verdict="promote"):
-    """A model folder and a gate record that judged it against `champion` (a Version, or None)."""
-    write_json(folder / "model" / "model.json", {"name": "hhsft"})
-    (folder / "model" / "model.safetensors").write_text(weights)
-    record = {
-        "verdict": verdict,
-        "failed": [] if verdict == "promote" else ["floor:click.auc"],
-        "champion": {"name": "dlrm_mlp", "hash": champion.content_hash} if champion else None,
-        "gates": [{"name": "floor:click.auc", "verdict": "pass", "numbers": {"value": 0.7, "bound": 0.6}}],
-    }
-    write_json(folder / "decision.json", record)
-    return folder / "model", folder / "decision.json"
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory):
-    """A database with MLflow's tables, made once: its migrations take seconds."""
-    folder = tmp_path_factory.mktemp("empty")
-    store = Registry(folder)
-    store._call(lambda client: client.search_registered_models())
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def store(tmp_path, empty):
-    folder = tmp_path / "registry"
-    folder.mkdir()
-    shutil.copy(empty, folder / "mlflow.db")
-    return Registry(folder, "ranker")
-
-
-def seat(store, tmp_path, name="first"):
-    folder, record = model(tmp_path / name, weights=name, champion=store.champion())
-    return store.promote(store.register(folder, run_id=name, decision=record).number)
 
 
 def aliases(store):

@@ -1,15 +1,11 @@
 """Verbs for this machine: run the chain, look at runs, check what is installed."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-from uniscale.cli.options import ConfigPath, Settings, load
+from uniscale.cli.options import ConfigPath, Settings, console, load
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +30,7 @@ def run(
     A run that was killed is resumed from its finished steps when the same command is given again. Exits with 0 when
     the candidate was promoted and with 3 when it was rejected.
     """
-    console = _console()
+    screen = console()
     chosen = load(
         config,
         settings,
@@ -46,8 +42,8 @@ def run(
     from pipelines.local import run_locally
     from uniscale.run_report import print_summary
 
-    outcome = run_locally(chosen, runs, console.print, fresh=fresh)
-    print_summary(outcome.folder, console)
+    outcome = run_locally(chosen, runs, screen.print, fresh=fresh)
+    print_summary(outcome.folder, screen)
     raise typer.Exit(0 if outcome.promoted else 3)
 
 
@@ -66,7 +62,7 @@ def show(
     if not wanted:
         known = ", ".join(folder.name for folder in done) or "none"
         raise DataError(f"no completed run {run_id or ''} in {runs}: completed ones are {known}")
-    print_summary(wanted[-1], _console())
+    print_summary(wanted[-1], console())
 
 
 def doctor() -> None:
@@ -80,12 +76,5 @@ def doctor() -> None:
     for finding in findings:
         mark, remedy = ("ok", "") if finding.fine else ("[red]missing[/red]", finding.remedy)
         table.add_row(mark, finding.what, finding.found, remedy)
-    _console().print(table)
+    console().print(table)
     raise typer.Exit(0 if all(finding.fine for finding in findings if finding.required) else 1)
-
-
-def _console() -> "Console":
-    """Bound to today's standard output, because the runner redirects the name while the pipeline runs."""
-    from rich.console import Console
-
-    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)

@@ -1,11 +1,14 @@
-"""Options that many verbs share."""
+"""Options that many verbs share, and the console they print to."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from uniscale.config import Config
 
 ConfigPath = Annotated[
@@ -25,3 +28,10 @@ def load(config: Path | None, settings: list[str] | None, **overrides: str | Non
 
     named = [f"{key.replace('__', '.')}={value}" for key, value in overrides.items() if value is not None]
     return load_config(config, [*(settings or []), *named])
+
+
+def console() -> "Console":
+    """Bound to today's standard output, because the runner redirects the name while the pipeline runs."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
