@@ -11,6 +11,7 @@ def gate(
     rules: str,
     measured: dsl.Input[dsl.Artifact],
     drifted: dsl.Input[dsl.Artifact],
+    costs: dsl.Input[dsl.Artifact],
     decision: dsl.Output[dsl.Artifact],
 ) -> str:
     """Decide: `promote` or `reject`.
@@ -20,6 +21,7 @@ def gate(
         rules: section `gate` of the configuration, as JSON.
         measured: output of the evaluation.
         drifted: output of the drift step, whose measures the rules may refer to.
+        costs: output of the cost step, likewise.
         decision: the decision with its numbers, as JSON and as a page.
     """
     from pathlib import Path
@@ -28,5 +30,5 @@ def gate(
     from uniscale.config import config_from_sections
 
     rules_of_run = config_from_sections(seed, gate=rules).gate
-    measures, more = Path(measured.path) / "measures.json", [Path(drifted.path) / "measures.json"]
+    measures, *more = (Path(folder.path) / "measures.json" for folder in (measured, drifted, costs))
     return decide(rules_of_run, measures, Path(decision.path), more)

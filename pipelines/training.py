@@ -5,6 +5,7 @@ from typing import Any
 from kfp import dsl
 
 from components.champion import champion as champion_step
+from components.cost import cost as cost_step
 from components.drift import drift as drift_step
 from components.evaluate import evaluate as evaluate_step
 from components.experiment import experiment as experiment_step
@@ -39,6 +40,7 @@ STEPS = (
     "train",
     "evaluate",
     "drift",
+    "cost",
     "gate",
     "promote",
     "reject",
@@ -71,6 +73,7 @@ def training_pipeline(defaults: Config) -> Any:
         model: str = defaults.model.model_dump_json(),
         train: str = defaults.train.model_dump_json(),
         gate: str = defaults.gate.model_dump_json(),
+        cost: str = defaults.cost.model_dump_json(),
         serving: str = defaults.serving.model_dump_json(),
         experiment: str = defaults.experiment.model_dump_json(),
         drift: str = defaults.drift.model_dump_json(),
@@ -132,7 +135,10 @@ def training_pipeline(defaults: Config) -> Any:
                 seed=seed, gate=gate, train=train, raw=raw, rows=rows, candidate=candidate, champion=champion
             ).outputs["measured"]
             drifted = drift_step(seed=seed, settings=drift, rows=rows, measured=measured).outputs["report"]
-            decided = gate_step(seed=seed, rules=gate, measured=measured, drifted=drifted)
+            costs = cost_step(seed=seed, settings=cost, rows=rows, candidate=candidate, champion=champion).outputs[
+                "costs"
+            ]
+            decided = gate_step(seed=seed, rules=gate, measured=measured, drifted=drifted, costs=costs)
             decision = decided.outputs["decision"]
 
             def serve(verdict: str, version: dsl.PipelineTask, treatment: Any) -> None:

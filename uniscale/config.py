@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from uniscale.errors import ConfigError
 from uniscale.model_sections import ModelConfig
 from uniscale.sections import (
+    CostConfig,
     DataConfig,
     DriftConfig,
     ExperimentConfig,
@@ -44,6 +45,7 @@ class Config(Section):
     model: ModelConfig
     train: TrainConfig
     gate: GateConfig
+    cost: CostConfig
     serving: ServingConfig
     experiment: ExperimentConfig
     drift: DriftConfig

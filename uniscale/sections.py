@@ -125,6 +125,13 @@ class GateConfig(Section):
     slices: SliceGate
 
 
+class CostConfig(Section):
+    """The reference load on which a model's cost is measured before it is deployed."""
+
+    requests: int = Field(ge=20, description="one at a time, on one core")
+    candidates: int = Field(ge=1, description="candidates a request")
+
+
 class ServingConfig(Section):
     """The ranking service."""
 

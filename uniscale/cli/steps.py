@@ -10,11 +10,11 @@ from uniscale.cli.options import ConfigPath, Deployment, Logs, Out, Rows, Settin
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (logs, ingest, features, samples, train, evaluate, gate, drift, package, smoke, experiment):
+    for verb in (logs, ingest, features, samples, train, evaluate, drift, cost, gate, package, smoke, experiment):
         app.command(rich_help_panel="Steps")(verb)
 
 
-def call(name: str, **arguments: Any) -> Any:
+def call(step: str, /, **arguments: Any) -> Any:
     """Run a component's function here: paths become artifacts, configuration sections become JSON."""
     import importlib
 
@@ -25,7 +25,7 @@ def call(name: str, **arguments: Any) -> Any:
             return dsl.Artifact(uri=str(value.resolve()))
         return value.model_dump_json() if hasattr(value, "model_dump_json") else value
 
-    component = getattr(importlib.import_module(f"components.{name}"), name)
+    component = getattr(importlib.import_module(f"components.{step}"), step)
     return component.python_func(**{key: argument(value) for key, value in arguments.items()})
 
 
@@ -83,15 +83,36 @@ def evaluate(
 
 
 def gate(
-    measured: Annotated[Path, typer.Option(help="Output of `evaluate`.")],
-    drifted: Annotated[Path, typer.Option(help="Output of `drift`.")],
     out: Out,
+    measured: Annotated[Path | None, typer.Option(help="Output of `evaluate`.")] = None,
+    drifted: Annotated[Path | None, typer.Option(help="Output of `drift`.")] = None,
+    costs: Annotated[Path | None, typer.Option(help="Output of `cost`.")] = None,
+    candidate: Annotated[Path | None, typer.Option(help="Model folder, to be measured here.")] = None,
+    champion: Annotated[Path | None, typer.Option(help="Model folder that the candidate has to beat.")] = None,
+    rows: Annotated[Path | None, typer.Option("--samples", help="Samples folder to measure on.")] = None,
+    logs: Annotated[Path | None, typer.Option(help="Log folder, for the truth of a simulation.")] = None,
     settings: Settings = None,
     config: ConfigPath = None,
 ) -> None:
-    """Decide whether the candidate may be promoted: exits with 0 for promote and 3 for reject."""
+    """Decide whether the candidate may be promoted: exits with 0 for promote and 3 for reject.
+
+    Give either what `evaluate`, `drift` and `cost` wrote, or two models, samples and logs: then these steps run first,
+    into folders of their names below --out, and the decision goes to --out/decision.
+    """
+    from uniscale.errors import ConfigError
+
     c = load(config, settings)
-    decision = call("gate", seed=c.seed, rules=c.gate, measured=measured, drifted=drifted, decision=out)
+    if candidate and champion and rows and logs and not (measured or drifted or costs):
+        models: dict[str, Any] = {"rows": rows, "candidate": candidate, "champion": champion}
+        measured, drifted, costs, out = (out / name for name in ("evaluate", "drift", "cost", "decision"))
+        call("evaluate", seed=c.seed, gate=c.gate, train=c.train, raw=logs, **models, measured=measured)
+        call("drift", seed=c.seed, settings=c.drift, rows=rows, measured=measured, report=drifted)
+        call("cost", seed=c.seed, settings=c.cost, **models, costs=costs)
+    elif not (measured and drifted and costs) or candidate or champion or rows or logs:
+        raise ConfigError(
+            "gate takes either --measured, --drifted and --costs, or --candidate, --champion, --samples and --logs"
+        )
+    decision = call("gate", seed=c.seed, rules=c.gate, measured=measured, drifted=drifted, costs=costs, decision=out)
     typer.echo(f"{decision}: see {out}")
     raise typer.Exit(0 if decision == "promote" else 3)
 
@@ -106,6 +127,19 @@ def drift(
     """Compare the test days with the training days."""
     c = load(config, settings)
     call("drift", seed=c.seed, settings=c.drift, rows=rows, measured=measured, report=out)
+
+
+def cost(
+    rows: Rows,
+    candidate: Annotated[Path, typer.Option(help="Model folder.")],
+    champion: Annotated[Path, typer.Option(help="Model folder to compare with.")],
+    out: Out,
+    settings: Settings = None,
+    config: ConfigPath = None,
+) -> None:
+    """Measure latency and memory of candidate and champion on the reference load."""
+    c = load(config, settings)
+    call("cost", seed=c.seed, settings=c.cost, rows=rows, candidate=candidate, champion=champion, costs=out)
 
 
 def package(
