@@ -10,6 +10,7 @@ WORKDIR /app
 COPY requirements.lock ./
 RUN python -m pip install -r requirements.lock && python -m compileall -q /usr/local/lib/python3.11/site-packages
 COPY pyproject.toml README.md params.yaml ./
+COPY profiles profiles
 COPY uniscale uniscale
 COPY features features
 COPY models models

@@ -1,6 +1,5 @@
 """The image of every component, tagged with the hash of the source: caches key on it, so changed code runs anew."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +7,7 @@ from kfp import dsl
 
 from uniscale.artifacts import source_hash
 
-IMAGE = os.environ.get("UNISCALE_IMAGE") or f"uniscale/python:{source_hash()}"
+IMAGE = f"uniscale/python:{source_hash()}"
 
 
 def step(function: Callable[..., Any]) -> Any:

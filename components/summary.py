@@ -7,7 +7,8 @@ from components.image import step
 
 @step
 def summary(
-    run_folder: str,
+    runs: str,
+    run_id: str,
     verdict: str,
     rows: dsl.Input[dsl.Dataset],
     clean: dsl.Input[dsl.Dataset],
@@ -21,7 +22,8 @@ def summary(
     """Gather numbers and pages into the run's folder.
 
     Args:
-        run_folder: where the summary and the pages are kept for people.
+        runs: folder of all runs, in which this one keeps its summary and pages for people.
+        run_id: the run, which names its folder.
         verdict: what the gate decided.
         rows: the samples folder.
         clean: validated logs with their report.
@@ -46,5 +48,5 @@ def summary(
         "experiment": result.path,
     }
     folders = {name: Path(path) for name, path in artifacts.items()}
-    page = summarise(folders, verdict, Path(run_folder))
+    page = summarise(folders, verdict, Path(runs) / run_id)
     Path(report.path).write_text(page.read_text())

@@ -66,7 +66,7 @@ def run_locally(config: Config, root: Path, show: Callable[[str], None], fresh: 
         "registered_model": name,
         "champion_version": manifest["champion_version"],
         "work": str(root / "work"),
-        "run_folder": str(folder),
+        "runs": str(root),
         "run_id": manifest["id"],
     }
     with (folder / "pipeline.log").open("a") as log:

@@ -1,79 +1,141 @@
-"""The training pipeline on Kubeflow Pipelines: compile, submit, follow."""
+"""The training pipeline on Kubeflow Pipelines: compile, upload as a version, start runs and schedules."""
 
-import time
-from collections.abc import Callable
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipelines.api import asking
 from pipelines.training import NAME, training_pipeline
+from uniscale.artifacts import source_hash
 from uniscale.config import Config
-from uniscale.errors import UniscaleError
+from uniscale.errors import ConfigError, UniscaleError
+from uniscale.profile import Profile
 
-ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 
-
-def compile_to(config: Config, out: Path) -> None:
-    """Write the IR YAML of the training pipeline, its parameters defaulting to `config`."""
+def compile_to(config: Config, out: Path, profile: Profile | None = None) -> None:
+    """Write the IR YAML of the training pipeline, its parameters defaulting to `config`, its tasks set by `profile`."""
     from kfp import compiler
 
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(training_pipeline(config), str(out))
+    compiler.Compiler().compile(training_pipeline(config, profile), str(out))
 
 
-def submit_run(config: Config, host: str, token: str | None, experiment: str) -> tuple[Any, str]:
-    """Submit a run and give the client and the run's id.
+@dataclass(frozen=True)
+class Uploaded:
+    """A version of a pipeline in Kubeflow."""
+
+    pipeline_id: str
+    version_id: str
+    name: str
+
+
+def upload(client: Any, host: str, package: Path, pipeline: str = NAME) -> Uploaded:
+    """Upload IR YAML as a version of a pipeline; the same IR of the same source is uploaded once.
 
     Raises:
         UniscaleError: the API cannot be reached or refuses.
     """
-    import kfp
+    digest = hashlib.blake2b(package.read_bytes(), digest_size=4).hexdigest()
+    name = f"{source_hash()}-{digest}"
+    with asking(host):
+        pipeline_id = client.get_pipeline_id(pipeline)
+        if pipeline_id is None:
+            pipeline_id = client.upload_pipeline(str(package), pipeline_name=pipeline).pipeline_id
+        for version in client.list_pipeline_versions(pipeline_id, page_size=100).pipeline_versions or []:
+            if version.display_name == name:
+                return Uploaded(pipeline_id, version.pipeline_version_id, name)
+        made = client.upload_pipeline_version(str(package), pipeline_version_name=name, pipeline_id=pipeline_id)
+    return Uploaded(pipeline_id, made.pipeline_version_id, name)
 
-    _check_reachable(host, token)
-    client = kfp.Client(host=host, existing_token=token)
-    made = client.create_run_from_pipeline_func(
-        training_pipeline(config), arguments={}, experiment_name=experiment, run_name=NAME
-    )
-    return client, made.run_id
 
-
-def follow(
-    client: Any, run_id: str, timeout_seconds: float, show: Callable[[str], None], poll_seconds: float = 5.0
-) -> None:
-    """Wait for the end of a run, telling every change of state.
-
-    `wait_for_run_completion` of the client neither raises on FAILED nor ends on CANCELED, hence the loop here.
+def submit_run(client: Any, host: str, config: Config, profile: Profile, experiment: str) -> str:
+    """Compile, upload and start a run; gives its id.
 
     Raises:
-        UniscaleError: the run did not succeed, or did not end in time.
+        UniscaleError: the API cannot be reached or refuses.
     """
-    deadline = time.monotonic() + timeout_seconds
-    state = None
-    while time.monotonic() < deadline:
-        run = client.get_run(run_id)
-        if run.state != state:
-            state = run.state
-            show(f"run {run_id}: {state}")
-        if state in ENDED:
-            if state == "SUCCEEDED":
-                return
-            message = getattr(run.error, "message", None) or "see the run's page for the step that failed"
-            raise UniscaleError(f"run {run_id} ended {state}: {message}")
-        time.sleep(poll_seconds)
-    raise UniscaleError(f"run {run_id} is still {state} after {timeout_seconds:.0f} s: follow it on its page")
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "training.yaml"
+        compile_to(config, package, profile)
+        return start_run(client, host, upload(client, host, package), experiment)
 
 
-def _check_reachable(host: str, token: str | None) -> None:
-    """Ask the API's health page once: the client itself would retry a refusal for half a minute."""
-    import httpx
-
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        answer = httpx.get(f"{host.rstrip('/')}/apis/v2beta1/healthz", headers=headers, timeout=10)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise UniscaleError(
-            f"cannot reach Kubeflow Pipelines at {host} ({error}): check the URL and the network"
-        ) from None
-    if answer.status_code != 200:
-        raise UniscaleError(
-            f"{host} refused the run: {answer.status_code} {answer.reason_phrase}: check the token and the URL"
+def start_run(client: Any, host: str, uploaded: Uploaded, experiment: str) -> str:
+    """Start a run of an uploaded version; gives its id."""
+    with asking(host):
+        filed = client.create_experiment(experiment)
+        run = client.run_pipeline(
+            experiment_id=filed.experiment_id,
+            job_name=f"{NAME} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
+            pipeline_id=uploaded.pipeline_id,
+            version_id=uploaded.version_id,
         )
+    return str(run.run_id)
+
+
+def create_schedule(
+    client: Any, host: str, config: Config, profile: Profile, experiment: str, name: str, cron: str
+) -> str:
+    """Compile, upload and start every time that `cron` says; gives the schedule's id.
+
+    One run at a time, and a paused schedule does not catch up: the pipeline reads all days that there are.
+
+    Args:
+        cron: six fields (seconds first, as Kubeflow has them) or five.
+
+    Raises:
+        ConfigError: `cron` has another number of fields.
+        UniscaleError: the API cannot be reached or refuses, or has a schedule of this name.
+    """
+    fields = cron.split()
+    if len(fields) not in (5, 6):
+        raise ConfigError(f"--cron {cron!r} has {len(fields)} fields: give five, or six with seconds first")
+    if name in {schedule.display_name for schedule in schedules(client, host)}:
+        raise UniscaleError(f"there is a schedule {name!r}: delete it first, or give --name")
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "training.yaml"
+        compile_to(config, package, profile)
+        uploaded = upload(client, host, package)
+    with asking(host):
+        filed = client.create_experiment(experiment)
+        made = client.create_recurring_run(
+            experiment_id=filed.experiment_id,
+            job_name=name,
+            cron_expression=" ".join(fields if len(fields) == 6 else ["0", *fields]),
+            max_concurrency=1,
+            no_catchup=True,
+            pipeline_id=uploaded.pipeline_id,
+            version_id=uploaded.version_id,
+        )
+    return str(made.recurring_run_id)
+
+
+def schedules(client: Any, host: str) -> list[Any]:
+    """Every schedule that the token may see, of this pipeline or another."""
+    found: list[Any] = []
+    token = ""
+    while True:
+        with asking(host):
+            page = client.list_recurring_runs(page_token=token, page_size=100)
+        found.extend(page.recurring_runs or [])
+        token = page.next_page_token or ""
+        if not token:
+            return found
+
+
+def schedule_named(client: Any, host: str, reference: str) -> Any:
+    """A schedule by id or name.
+
+    Raises:
+        UniscaleError: there is none, or several have the name.
+    """
+    known = schedules(client, host)
+    fitting = [s for s in known if reference in (s.recurring_run_id, s.display_name)]
+    if len(fitting) != 1:
+        names = ", ".join(sorted(s.display_name for s in known)) or "none"
+        what = "fits several schedules, give an id" if fitting else f"is no schedule; there are: {names}"
+        raise UniscaleError(f"{reference!r} {what}")
+    return fitting[0]

@@ -16,6 +16,7 @@ from components.ingest import ingest as ingest_step
 from components.lineage import lineage as lineage_step
 from components.logs import logs as logs_step
 from components.package import package as package_step
+from components.preflight import preflight as preflight_step
 from components.promote import promote as promote_step
 from components.reject import reject as reject_step
 from components.resolve import resolve as resolve_step
@@ -24,11 +25,15 @@ from components.seat import seat as seat_step
 from components.smoke import smoke as smoke_step
 from components.summary import summary as summary_step
 from components.train import train as train_step
-from uniscale.config import Config
+from pipelines.kubernetes import apply_profile
+from uniscale.config import Config, override
+from uniscale.preflight import required_variables
+from uniscale.profile import Profile
 
 NAME = "uniscale-training"
 # In the order in which a reader thinks of them; of promote and reject one runs.
 STEPS = (
+    "preflight",
     "logs",
     "ingest",
     "lineage",
@@ -52,12 +57,16 @@ STEPS = (
 )
 
 
-def training_pipeline(defaults: Config) -> Any:
-    """The pipeline, its parameters defaulting to a configuration.
+def training_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
+    """The pipeline, its parameters defaulting to a configuration, its tasks settled by the profile of a cluster.
 
     Every section of the configuration is a parameter of its own, as JSON: a step takes those it reads, so a change of
-    one section re-runs only the steps that depend on it.
+    one section re-runs only the steps that depend on it. On a cluster a run goes by Kubeflow's own id, since those of a
+    schedule share all parameters, and an input path is read again every time, since nobody hashed what lies there.
     """
+    if profile:
+        defaults = override(defaults, [f"spark.master={profile.spark_master}"])
+    state = profile.state if profile else "runs"
 
     @dsl.pipeline(
         name=NAME, description="From logs to a monitored ranker: ES3 samples, training, gate, deployment, A/B"
@@ -79,16 +88,24 @@ def training_pipeline(defaults: Config) -> Any:
         drift: str = defaults.drift.model_dump_json(),
         input_hash: str = "",
         data_version: str = "",
-        registry: str = "runs/registry",
-        registered_model: str = "ranker",
+        registry: str = f"{state}/registry",
+        registered_model: str = f"ranker-{defaults.data.source}",
         champion_version: str = "current",
-        work: str = "runs/work",
-        run_folder: str = "runs/latest",
+        work: str = f"{state}/work",
+        runs: str = state,
         run_id: str = "run",
     ) -> None:
-        finish = finish_step(run_folder=run_folder, run_id=run_id).set_caching_options(False)
+        run = dsl.PIPELINE_JOB_ID_PLACEHOLDER if profile else run_id
+        finish = finish_step(runs=runs, run_id=run).set_caching_options(False)
         with dsl.ExitHandler(finish, name="run"):
-            raw = logs_step(seed=seed, data=data, simulation=simulation, input_hash=input_hash).outputs["raw"]
+            ready = preflight_step(
+                required=required_variables(profile.secrets) if profile else "{}",
+                state=profile.state if profile else "",
+            ).set_caching_options(False)
+            read = logs_step(seed=seed, data=data, simulation=simulation, input_hash=input_hash).after(ready)
+            if profile and defaults.data.source != "simulation":
+                read.set_caching_options(False)
+            raw = read.outputs["raw"]
             clean = ingest_step(seed=seed, rules=ingest, raw=raw).outputs["clean"]
             made_of = lineage_step(
                 seed=seed,
@@ -124,7 +141,7 @@ def training_pipeline(defaults: Config) -> Any:
                 registry=registry,
                 name=registered_model,
                 version=resolved.output,
-                run_id=run_id,
+                run_id=run,
                 made_of=made_of,
                 model=champion,
             )
@@ -166,7 +183,8 @@ def training_pipeline(defaults: Config) -> Any:
                     deployment=deployment,
                 ).outputs["result"]
                 summary_step(
-                    run_folder=run_folder,
+                    runs=runs,
+                    run_id=run,
                     verdict=verdict,
                     rows=rows,
                     clean=clean,
@@ -177,12 +195,14 @@ def training_pipeline(defaults: Config) -> Any:
                     result=result,
                 ).set_caching_options(False)
 
-            record = {"registry": registry, "name": registered_model, "run_id": run_id, "made_of": made_of}
+            record = {"registry": registry, "name": registered_model, "run_id": run, "made_of": made_of}
             with dsl.If(decided.outputs["Output"] == "promote", name="promoted"):
                 promoted = promote_step(**record, measured=measured, decision=decision).set_caching_options(False)
                 serve("promote", promoted, measured)
             with dsl.Else(name="rejected"):
                 reject_step(**record, measured=measured, decision=decision).set_caching_options(False)
                 serve("reject", seated, champion)
+        if profile:
+            apply_profile(profile)
 
     return training

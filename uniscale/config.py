@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import Field, ValidationError
@@ -102,7 +102,7 @@ def model_section(stored: Mapping[str, Any], name: str) -> ModelConfig:
     try:
         return ModelConfig.model_validate({**others, **stored})
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(problem, "model") for problem in error.errors())) from None
+        raise ConfigError("; ".join(explain(problem, Config, "model") for problem in error.errors())) from None
 
 
 def _read(path: Path | None) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def config_from(raw: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
+        raise ConfigError("; ".join(explain(problem, Config) for problem in error.errors())) from None
 
 
 def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
@@ -157,21 +157,30 @@ def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
         node = node[name]
 
 
-def _explain(problem: Any, *below: str) -> str:
+def explain(problem: Any, root: type[Section], *below: str) -> str:
+    """One problem that pydantic found in a section tree, as path, value and remedy.
+
+    Args:
+        problem: an entry of `ValidationError.errors()`.
+        root: the section that `below` and the problem's path start from.
+        below: path of the validated section in `root`.
+    """
     place = (*below, *problem["loc"])
     path = ".".join(str(part) for part in place)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {path}{nearest(str(place[-1]), _siblings(place))}"
+        return f"unknown key {path}{nearest(str(place[-1]), _siblings(root, place))}"
     if problem["type"] == "missing":
-        return f"missing key {path}: every key of params.yaml must be there"
+        return f"missing key {path}: every key must be there"
+    if problem["type"] == "value_error":
+        return f"{path}: {problem['ctx']['error']}".removeprefix(": ")
     return f"{path} = {problem['input']!r}: {problem['msg']}"
 
 
-def _siblings(loc: tuple[Any, ...]) -> list[str]:
-    model: Any = Config
+def _siblings(root: Any, loc: tuple[Any, ...]) -> list[str]:
     for part in loc[:-1]:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+        of_dict = get_args(root)
+        root = of_dict[-1] if of_dict else root.model_fields[part].annotation
+    return list(root.model_fields)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

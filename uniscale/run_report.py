@@ -29,6 +29,7 @@ def summarise(folders: Mapping[str, Path], verdict: str, run_folder: Path) -> Pa
         run_folder: the run's folder.
     """
     run_folder = Path(run_folder)
+    run_folder.mkdir(parents=True, exist_ok=True)
     manifest = read_json(folders["samples"] / "manifest.json")
     evaluation = read_json(folders["evaluation"] / "measures.json")
     summary = {

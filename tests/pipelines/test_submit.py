@@ -1,91 +1,203 @@
-"""Compiling, and submission by the real client to an API on loopback."""
+"""Submission by the real client to an API on loopback: upload once, follow to the end, and say what went wrong."""
 
 import pytest
-import yaml
+from kfp import compiler, dsl
+from typer.testing import CliRunner
 
-from pipelines.submit import compile_to, follow, submit_run
-from pipelines.training import STEPS
+from components.preflight import preflight
+from pipelines import follow as following
+from pipelines.api import connect
+from pipelines.follow import follow
+from pipelines.submit import start_run, submit_run, upload
 from tests.pipelines.kfp_server import PipelinesApi, serving
+from uniscale.cli import app
 from uniscale.config import load_config
-from uniscale.errors import UniscaleError
+from uniscale.errors import ConfigError, UniscaleError
+from uniscale.preflight import required_variables
+from uniscale.profile import load_profile
+
+DEAD = "http://127.0.0.1:9"
 
 
-@pytest.fixture(scope="module")
-def config():
-    return load_config(None, ["model.name=dlrm_mlp", "seed=5"])
+@pytest.fixture
+def package(tmp_path):
+    """IR of a pipeline of one step that needs a secret."""
+
+    @dsl.pipeline(name="small")
+    def small() -> None:
+        preflight(required=required_variables({"s3": {"key": "UNISCALE_TEST_KEY"}}), state="")
+
+    compiler.Compiler().compile(small, str(tmp_path / "small.yaml"))
+    return tmp_path / "small.yaml"
 
 
-@pytest.fixture(scope="module")
-def ir(config, tmp_path_factory):
-    out = tmp_path_factory.mktemp("ir") / "training.yaml"
-    compile_to(config, out)
-    return next(yaml.safe_load_all(out.read_text()))
+def started(host, package, token=None):
+    client = connect(host, token)
+    return client, start_run(client, host, upload(client, host, package, "small"), "tests")
 
 
-def test_the_ir_holds_every_step_and_the_configuration_as_defaults(ir, config) -> None:
-    executors = {name.removeprefix("exec-") for name in ir["deploymentSpec"]["executors"]}
-    assert {name for name in executors if not name.endswith("-2")} == set(STEPS)
-    parameters = ir["root"]["inputDefinitions"]["parameters"]
-    assert parameters["seed"]["defaultValue"] == 5
-    assert parameters["model"]["defaultValue"] == config.model.model_dump_json()
-
-
-def test_every_step_runs_in_our_image_and_installs_nothing(ir) -> None:
-    for executor in ir["deploymentSpec"]["executors"].values():
-        container = executor["container"]
-        assert container["image"].startswith("uniscale/python:")
-        assert "pip install" not in " ".join(container["command"])
-
-
-def test_the_gate_branches(ir) -> None:
-    triggers = [
-        task["triggerPolicy"]["condition"]
-        for component in ir["components"].values()
-        for task in component.get("dag", {}).get("tasks", {}).values()
-        if "condition" in task.get("triggerPolicy", {})
-    ]
-    assert len(triggers) == 2 and sum("promote" in trigger and "!(" not in trigger for trigger in triggers) == 1
-
-
-def test_side_effects_are_never_cached(ir) -> None:
-    cached = {
-        name
-        for component in [ir["root"], *ir["components"].values()]
-        for name, task in component.get("dag", {}).get("tasks", {}).items()
-        if task.get("cachingOptions", {}).get("enableCache")
-    }
-    assert not cached & {"resolve", "seat", "promote", "reject", "summary", "summary-2", "finish"}
-    assert {"logs", "ingest", "features", "samples", "train", "evaluate", "gate"} <= cached
-
-
-def test_a_submitted_run_is_followed_to_its_end(config) -> None:
-    api = PipelinesApi(["PENDING", "RUNNING", "RUNNING", "SUCCEEDED"])
+def followed(host, package, **options):
     said: list[str] = []
+    client, run_id = started(host, package)
+    end = follow(client, host, run_id, **{"timeout_seconds": 60, "poll_seconds": 0.01} | options, show=said.append)
+    return end, said
+
+
+def test_the_training_pipeline_is_uploaded_as_a_version_once_and_run_from_it() -> None:
+    api = PipelinesApi(["SUCCEEDED"])
+    config, profile = load_config(), load_profile("laptop")
     with serving(api) as host:
-        client, run_id = submit_run(config, host, None, "uniscale")
-        follow(client, run_id, 60, said.append, poll_seconds=0.01)
-    assert [line.split(": ")[1] for line in said] == ["PENDING", "RUNNING", "SUCCEEDED"]
-    posted = api.runs[run_id]
-    assert "uniscale-training" in posted["pipeline_spec"]["pipelineInfo"]["name"]
+        client = connect(host, None)
+        for _ in range(2):
+            run_id = submit_run(client, host, config, profile, "uniscale")
+    assert [pipeline["display_name"] for pipeline in api.pipelines.values()] == ["uniscale-training"]
+    used = [run["pipeline_version_reference"]["pipeline_version_id"] for run in api.runs.values()]
+    assert len(used) == 2 and len(set(used)) == 1
+    assert "uniscale-training" in api.ir[used[0]] and "kubernetes:" in api.ir[used[0]]
+    assert api.runs[run_id]["experiment_id"] in api.experiments
 
 
-@pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
-def test_a_run_that_does_not_succeed_is_an_error(config, state) -> None:
-    with serving(PipelinesApi(["RUNNING", state])) as host:
-        client, run_id = submit_run(config, host, None, "uniscale")
-        with pytest.raises(UniscaleError, match=f"ended {state}"):
-            follow(client, run_id, 60, lambda line: None, poll_seconds=0.01)
+def test_states_and_steps_are_told_as_they_change(package) -> None:
+    script = [
+        "PENDING",
+        ("RUNNING", {"train": "RUNNING"}),
+        ("RUNNING", {"train": "RUNNING"}),
+        ("SUCCEEDED", {"train": "SUCCEEDED", "promote": "SUCCEEDED"}),
+    ]
+    with serving(PipelinesApi(script)) as host:
+        end, said = followed(host, package)
+    assert said == [
+        "run r0: PENDING",
+        "run r0: RUNNING",
+        "  train: RUNNING",
+        "run r0: SUCCEEDED",
+        "  train: SUCCEEDED in 42 s",
+        "  promote: SUCCEEDED in 42 s",
+    ]
+    assert (end.exit_code, "is the champion now" in end.message) == (following.PROMOTED, True)
 
 
-def test_a_run_that_does_not_end_in_time(config) -> None:
+@pytest.mark.parametrize(
+    ("last", "code", "message"),
+    [
+        (("SUCCEEDED", {"reject": "SUCCEEDED", "promote": "SKIPPED"}), following.REJECTED, "was rejected"),
+        (("FAILED", {"train": "FAILED"}), following.FAILED, "out of memory"),
+        ("FAILED", following.FAILED, "see the log"),
+        ("CANCELED", following.CANCELED, "ended CANCELED"),
+    ],
+)
+def test_the_exit_code_is_the_outcome(package, last, code, message) -> None:
+    with serving(PipelinesApi(["RUNNING", last], error="out of memory")) as host:
+        end, said = followed(host, package)
+    assert end.exit_code == code and message in end.message
+    if "out of memory" in end.message:
+        assert f"    log: {host}/k8s/pod/logs?podname=pod-train&runid=r0" in said
+
+
+def test_a_run_that_does_not_end_in_time_can_be_followed_again(package) -> None:
     with serving(PipelinesApi(["RUNNING"])) as host:
-        client, run_id = submit_run(config, host, None, "uniscale")
-        with pytest.raises(UniscaleError, match="still RUNNING"):
-            follow(client, run_id, 0.1, lambda line: None, poll_seconds=0.02)
+        end, _ = followed(host, package, timeout_seconds=0.05)
+    assert end.exit_code == following.STILL_RUNNING and "--run-id r0" in end.message
 
 
-def test_a_wrong_token_and_a_dead_host_are_said_clearly(config) -> None:
-    with serving(PipelinesApi([], token="right")) as host, pytest.raises(UniscaleError, match="refused the run: 401"):
-        submit_run(config, host, "wrong", "uniscale")
+def test_a_run_is_executed_from_its_ir_and_a_missing_secret_is_said_within_seconds(
+    package, tmp_path, monkeypatch
+) -> None:
+    with serving(PipelinesApi([], execute=tmp_path / "out")) as host:
+        failed, said = followed(host, package)
+        monkeypatch.setenv("UNISCALE_TEST_KEY", "x")
+        passed, _ = followed(host, package)
+    assert failed.exit_code == following.FAILED
+    assert "not set: UNISCALE_TEST_KEY (key key of secret s3); create the secret" in failed.message
+    assert "  preflight: FAILED in 42 s" in said
+    assert passed.exit_code == following.PROMOTED
+
+
+def test_a_short_absence_of_the_api_is_sat_out_and_a_long_one_ends_with_what_to_do(package) -> None:
+    api = PipelinesApi(["RUNNING", "SUCCEEDED"])
+    with serving(api) as host:
+        client, run_id = started(host, package)
+        api.out_of_order = 3
+        end = follow(client, host, run_id, 60, lambda line: None, poll_seconds=0.01)
+        assert end.exit_code == following.PROMOTED
+        api.out_of_order = 10**6
+        with pytest.raises(UniscaleError, match=r"503 .*for 0\.05 s; the run goes on: .* --run-id r0"):
+            follow(client, host, run_id, 60, lambda line: None, poll_seconds=0.01, patience_seconds=0.05)
+    with pytest.raises(UniscaleError, match="lost Kubeflow Pipelines"):
+        follow(client, host, run_id, 60, lambda line: None, poll_seconds=0.01, patience_seconds=0.0)
+
+
+def submit(host, *arguments):
+    return CliRunner().invoke(app, ["submit", "--host", host, *arguments])
+
+
+def test_a_run_is_canceled_and_a_failed_one_retried_by_its_id(package) -> None:
+    api = PipelinesApi(["RUNNING"])
+    with serving(api) as host:
+        started(host, package)
+        done = submit(host, "--run-id", "r0", "--cancel", "--timeout-seconds", "0")
+        assert done.exit_code == following.STILL_RUNNING and "CANCELING" in done.output
+        assert submit(host, "--run-id", "r0").exit_code == following.CANCELED
+        assert "cannot be retried, it is CANCELED" in str(submit(host, "--run-id", "r0", "--retry").exception)
+        api.runs["r0"]["state"], api.states = "FAILED", ["SUCCEEDED"]
+        assert submit(host, "--run-id", "r0", "--retry").exit_code == following.PROMOTED
+
+
+def test_a_verb_without_waiting_prints_the_page_of_the_run() -> None:
+    with serving(PipelinesApi([])) as host:
+        done = submit(host, "--no-wait")
+        assert done.exit_code == 0 and f"{host}/#/runs/details/r0" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--token", "wrong"], "refused the connection: 401 .*check the token"),
+        (["--token", "right", "--run-id", "r7"], "404 .*run r7 not found; check the id"),
+        (["--token", "right", "--profile", "cluster-gup"], "no profile 'cluster-gup'; did you mean cluster-gpu"),
+        (["--token", "right", "--cancel"], "with --run-id"),
+    ],
+)
+def test_what_is_wrong_is_one_message(arguments, message) -> None:
+    with serving(PipelinesApi([], token="right")) as host:
+        done = submit(host, *arguments)
+    assert isinstance(done.exception, UniscaleError)
+    with pytest.raises(UniscaleError, match=message):
+        raise done.exception
+
+
+def test_a_dead_host_is_said_at_once() -> None:
     with pytest.raises(UniscaleError, match="cannot reach Kubeflow Pipelines"):
-        submit_run(config, "http://127.0.0.1:9", None, "uniscale")
+        connect(DEAD, None)
+
+
+def schedule(host, *arguments):
+    done = CliRunner().invoke(app, ["schedule", *arguments, "--host", host])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.output
+
+
+def test_a_schedule_is_made_listed_paused_resumed_and_deleted() -> None:
+    api = PipelinesApi([])
+    with serving(api) as host:
+        schedule(host, "create", "--cron", "0 3 * * *", "--name", "nightly")
+        (kept,) = api.schedules.values()
+        assert kept["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+        assert (kept["mode"], kept["max_concurrency"], kept["no_catchup"]) == ("ENABLE", 1, True)
+        assert kept["pipeline_version_reference"]["pipeline_version_id"] in api.versions
+        with pytest.raises(UniscaleError, match="there is a schedule 'nightly'"):
+            schedule(host, "create", "--cron", "0 3 * * *", "--name", "nightly")
+        schedule(host, "pause", "nightly")
+        assert "paused" in schedule(host, "list")
+        schedule(host, "resume", kept["recurring_run_id"])
+        assert '"state": "active"' in schedule(host, "list", "--json")
+        schedule(host, "delete", "nightly")
+        assert api.schedules == {}
+        with pytest.raises(UniscaleError, match="'nightly' is no schedule; there are: none"):
+            schedule(host, "pause", "nightly")
+
+
+def test_a_cron_of_three_fields_is_refused() -> None:
+    with serving(PipelinesApi([])) as host, pytest.raises(ConfigError, match="has 3 fields"):
+        schedule(host, "create", "--cron", "0 3 *")

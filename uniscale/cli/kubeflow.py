@@ -1,46 +1,170 @@
-"""Verbs for Kubeflow Pipelines: compile the pipeline, submit a run and follow it."""
+"""Verbs for Kubeflow Pipelines: compile the pipeline, submit a run and follow it, keep schedules."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from uniscale.cli.options import ConfigPath, Settings, load
+from uniscale.cli.options import ConfigPath, Settings, console, load
+
+Host = Annotated[str, typer.Option(envvar="KFP_HOST", help="URL of the Kubeflow Pipelines API.")]
+Token = Annotated[str | None, typer.Option(envvar="KFP_TOKEN", help="Bearer token, if the API asks for one.")]
+Namespace = Annotated[str | None, typer.Option(envvar="KFP_NAMESPACE", help="Of a Kubeflow with several users.")]
+ProfileName = Annotated[str, typer.Option("--profile", help="A file of profiles/ by its name, or one of your own.")]
+Experiment = Annotated[str, typer.Option(help="Kubeflow experiment to file runs under.")]
+Schedule = Annotated[str, typer.Argument(help="Its name or id.")]
+
+schedule = typer.Typer(help="Recurring runs on Kubeflow.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    app.command(name="compile")(compile_pipeline)
-    app.command()(submit)
+    app.command(name="compile", rich_help_panel="Kubeflow")(compile_pipeline)
+    app.command(rich_help_panel="Kubeflow")(submit)
+    app.add_typer(schedule, name="schedule", rich_help_panel="Kubeflow")
 
 
 def compile_pipeline(
     out: Annotated[Path, typer.Option(help="IR YAML to write.")] = Path("uniscale-training.yaml"),
+    profile: Annotated[
+        str | None, typer.Option(help="Settle images, resources and devices for a cluster, e.g. cluster-gpu.")
+    ] = None,
     settings: Settings = None,
     config: ConfigPath = None,
 ) -> None:
     """Compile the training pipeline to the IR YAML that Kubeflow Pipelines takes."""
     from pipelines.submit import compile_to
+    from uniscale.profile import load_profile
 
-    compile_to(load(config, settings), out)
+    chosen = load(config, settings)
+    compile_to(chosen, out, load_profile(profile) if profile else None)
     typer.echo(f"wrote {out}")
 
 
 def submit(
-    host: Annotated[str, typer.Option(envvar="KFP_HOST", help="URL of the Kubeflow Pipelines API.")],
-    token: Annotated[
-        str | None, typer.Option(envvar="KFP_TOKEN", help="Bearer token, if the API asks for one.")
-    ] = None,
-    experiment: Annotated[str, typer.Option(help="Kubeflow experiment to file the run under.")] = "uniscale",
+    host: Host,
+    token: Token = None,
+    namespace: Namespace = None,
+    profile: ProfileName = "laptop",
+    experiment: Experiment = "uniscale",
+    run_id: Annotated[str | None, typer.Option(help="Follow this run in place of starting one.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End the run of --run-id.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Start the failed steps of --run-id again.")] = False,
     wait: Annotated[bool, typer.Option(help="Follow the run; the exit code is its outcome.")] = True,
     timeout_seconds: Annotated[float, typer.Option(help="How long to follow.")] = 86400.0,
     settings: Settings = None,
     config: ConfigPath = None,
 ) -> None:
-    """Submit the training pipeline to Kubeflow and follow it to its end."""
-    from pipelines.submit import follow, submit_run
+    """Submit the training pipeline to Kubeflow and follow it to its end.
 
-    client, run_id = submit_run(load(config, settings), host, token, experiment)
-    typer.echo(f"run {run_id}: {host}/#/runs/details/{run_id}")
-    if wait:
-        follow(client, run_id, timeout_seconds, typer.echo)
+    Exits with 0 when the candidate was promoted, 3 when it was rejected, 4 when the run was canceled, 5 when it still
+    runs after --timeout-seconds, and 1 when it failed or Kubeflow cannot be reached.
+    """
+    from uniscale.errors import ConfigError
+    from uniscale.profile import load_profile
+
+    if (cancel and retry) or ((cancel or retry) and not run_id):
+        raise ConfigError("--cancel and --retry are about a run: give one of them, with --run-id")
+    chosen, cluster = load(config, settings), load_profile(profile)
+    from pipelines import follow as following
+    from pipelines.api import connect
+    from pipelines.submit import submit_run
+
+    client = connect(host, token, namespace)
+    if cancel:
+        following.cancel(client, host, run_id)
+    elif retry:
+        following.retry(client, host, run_id)
+    started = run_id or submit_run(client, host, chosen, cluster, experiment)
+    typer.echo(f"run {started}: {following.run_page(host, started)}")
+    if not wait:
+        return
+    end = following.follow(client, host, started, timeout_seconds, typer.echo)
+    typer.echo(end.message, err=end.exit_code not in (following.PROMOTED, following.REJECTED))
+    raise typer.Exit(end.exit_code)
+
+
+@schedule.command()
+def create(
+    cron: Annotated[str, typer.Option(help="When, e.g. '0 3 * * *'; six fields begin with seconds.")],
+    host: Host,
+    token: Token = None,
+    namespace: Namespace = None,
+    profile: ProfileName = "laptop",
+    experiment: Experiment = "uniscale",
+    name: Annotated[str, typer.Option(help="Name of the schedule.")] = "uniscale-training",
+    settings: Settings = None,
+    config: ConfigPath = None,
+) -> None:
+    """Run the training pipeline whenever a clock says so; one at a time, without catching up."""
+    from uniscale.profile import load_profile
+
+    chosen, cluster = load(config, settings), load_profile(profile)
+    from pipelines.api import connect
+    from pipelines.submit import create_schedule
+
+    made = create_schedule(connect(host, token, namespace), host, chosen, cluster, experiment, name, cron)
+    typer.echo(f"schedule {name}: {made}")
+
+
+@schedule.command(name="list")
+def list_schedules(
+    host: Host,
+    token: Token = None,
+    namespace: Namespace = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Every schedule, and whether it is paused."""
+    from pipelines.api import connect
+    from pipelines.submit import schedules
+
+    rows = [_plain(one) for one in schedules(connect(host, token, namespace), host)]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    from rich.table import Table
+
+    table = Table("name", "state", "cron", "id")
+    for row in rows:
+        table.add_row(*(row[key] for key in ("name", "state", "cron", "id")))
+    console().print(table)
+
+
+@schedule.command()
+def pause(which: Schedule, host: Host, token: Token = None, namespace: Namespace = None) -> None:
+    """Start no more runs; those that run go on."""
+    _change(which, "disable_recurring_run", "paused", host, token, namespace)
+
+
+@schedule.command()
+def resume(which: Schedule, host: Host, token: Token = None, namespace: Namespace = None) -> None:
+    """Start runs again, from the next time on."""
+    _change(which, "enable_recurring_run", "resumed", host, token, namespace)
+
+
+@schedule.command()
+def delete(which: Schedule, host: Host, token: Token = None, namespace: Namespace = None) -> None:
+    """Remove a schedule; its runs stay."""
+    _change(which, "delete_recurring_run", "deleted", host, token, namespace)
+
+
+def _change(which: str, method: str, done: str, host: str, token: str | None, namespace: str | None) -> None:
+    from pipelines.api import asking, connect
+    from pipelines.submit import schedule_named
+
+    client = connect(host, token, namespace)
+    found = schedule_named(client, host, which)
+    with asking(host):
+        getattr(client, method)(found.recurring_run_id)
+    typer.echo(f"schedule {found.display_name}: {done}")
+
+
+def _plain(one: Any) -> dict[str, str]:
+    cron = one.trigger.cron_schedule.cron if one.trigger and one.trigger.cron_schedule else ""
+    return {
+        "id": one.recurring_run_id,
+        "name": one.display_name,
+        "cron": cron,
+        "state": "paused" if one.status == "DISABLED" or one.mode == "DISABLE" else "active",
+    }

@@ -1,0 +1,80 @@
+"""A connection to Kubeflow Pipelines whose failures are messages: unreachable, refused, unknown."""
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from uniscale.errors import UniscaleError
+
+
+class Unreachable(UniscaleError):
+    """Kubeflow Pipelines does not answer; what was started there goes on."""
+
+
+def connect(host: str, token: str | None, namespace: str | None = None) -> Any:
+    """The real `kfp.Client`, after one request that shows whether host and token are right.
+
+    The client itself would retry a refusal for half a minute.
+
+    Raises:
+        Unreachable: nothing answers there.
+        UniscaleError: the API refuses the token, or is none.
+    """
+    import httpx
+    import kfp
+
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        answer = httpx.get(f"{host.rstrip('/')}/apis/v2beta1/healthz", headers=headers, timeout=10)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Unreachable(
+            f"cannot reach Kubeflow Pipelines at {host} ({error}): check the URL and the network"
+        ) from None
+    if answer.status_code != 200:
+        raise UniscaleError(
+            f"{host} refused the connection: {answer.status_code} {answer.reason_phrase}: {_remedy(answer.status_code)}"
+        )
+    if "json" not in answer.headers.get("Content-Type", ""):
+        raise UniscaleError(f"{host} answers with a page, not with the API: give a token, and the URL of the API")
+    return kfp.Client(host=host, existing_token=token, **({"namespace": namespace} if namespace else {}))
+
+
+@contextlib.contextmanager
+def asking(host: str) -> Iterator[None]:
+    """Turn the client's exceptions into messages, and keep the links it prints to itself.
+
+    Raises:
+        Unreachable: the connection broke, or the server is in trouble (5xx).
+        UniscaleError: the API refused what was asked.
+    """
+    import kfp_server_api
+    import urllib3
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except urllib3.exceptions.HTTPError as error:
+        raise Unreachable(f"lost Kubeflow Pipelines at {host} ({type(error).__name__})") from None
+    except kfp_server_api.ApiException as error:
+        kind = Unreachable if error.status >= 500 else UniscaleError
+        message = f"{host} answered {error.status} {error.reason}: {_said(error.body)}"
+        raise kind(f"{message}; {_remedy(error.status)}") from None
+
+
+def _said(body: Any) -> str:
+    """The message in an answer's body."""
+    try:
+        answer = json.loads(body)
+        return str(answer.get("message") or answer.get("error") or answer)[:500]
+    except (TypeError, ValueError, AttributeError):
+        return str(body)[:500]
+
+
+def _remedy(status: int) -> str:
+    if status in (401, 403):
+        return "check the token (--token or KFP_TOKEN) and what it may do in this namespace"
+    if status == 404:
+        return "check the id, and the URL"
+    return "check the URL, and the log of the API server"

@@ -1,0 +1,69 @@
+"""Kubernetes settings of a profile, put on the tasks of a pipeline while it is compiled (through kfp-kubernetes)."""
+
+import re
+
+from kfp import dsl, kubernetes
+
+from uniscale.config import nearest
+from uniscale.errors import ConfigError
+from uniscale.profile import Pool, Profile
+
+COPY_SUFFIX = re.compile(r"-\d+$")  # a step that stands in both branches is called package and package-2
+NOT_RETRIED = ("preflight", "finish")  # what is missing stays missing; an exit handler cannot be retried
+
+
+def apply_profile(profile: Profile) -> None:
+    """Settle every task of the pipeline that is being defined; call it at the end of the pipeline's function.
+
+    Raises:
+        ConfigError: the profile names a step that the pipeline does not have.
+    """
+    pipeline = dsl.pipeline_context.Pipeline.get_default_pipeline()
+    steps = {name: COPY_SUFFIX.sub("", name) for name in pipeline.tasks}
+    for step in profile.steps:
+        if step not in steps.values():
+            raise ConfigError(f"profile: steps.{step} is no step{nearest(step, sorted(set(steps.values())))}")
+    images = {target: profile.image_of(target) for target in profile.targets()}  # each costs a walk over the source
+    for name, task in pipeline.tasks.items():
+        task.set_container_image(images[profile.pool_of(steps[name]).target])
+        _settle(task, steps[name], profile)
+
+
+def _settle(task: dsl.PipelineTask, step: str, profile: Profile) -> None:
+    pool = profile.pool_of(step)
+    kubernetes.set_image_pull_policy(task, profile.pull_policy)
+    if profile.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, profile.pull_secrets)
+    for claim, path in profile.volumes.items():
+        kubernetes.mount_pvc(task, pvc_name=claim, mount_path=path)
+    for secret, variables in profile.secrets.items():
+        # Optional for Kubernetes, which would let the pod wait for ever; the preflight step says what is missing.
+        kubernetes.use_secret_as_env(task, secret_name=secret, secret_key_to_env=variables, optional=True)
+    _resources(task, pool)
+    _placement(task, pool)
+    kubernetes.set_timeout(task, pool.timeout_seconds)
+    if pool.retries and step not in NOT_RETRIED:
+        task.set_retry(pool.retries, backoff_duration=f"{pool.retry_seconds}s", backoff_factor=2.0)
+
+
+def _resources(task: dsl.PipelineTask, pool: Pool) -> None:
+    task.set_cpu_request(pool.cpu_request).set_cpu_limit(pool.cpu_limit)
+    task.set_memory_request(pool.memory_request).set_memory_limit(pool.memory_limit)
+    if pool.accelerator:
+        task.set_accelerator_type(pool.accelerator).set_accelerator_limit(pool.accelerators)
+    if pool.shared_memory:
+        size = pool.shared_memory
+        kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=size)
+    for name, value in pool.environment.items():
+        task.set_env_variable(name, value)
+
+
+def _placement(task: dsl.PipelineTask, pool: Pool) -> None:
+    for label, value in pool.node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    for taint in pool.tolerations:
+        kubernetes.add_toleration(
+            task, key=taint.key, operator=taint.operator, value=taint.value or None, effect=taint.effect
+        )
+    for name, value in pool.annotations.items():
+        kubernetes.add_pod_annotation(task, name, value)
