@@ -86,6 +86,7 @@ def training_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
         serving: str = defaults.serving.model_dump_json(),
         experiment: str = defaults.experiment.model_dump_json(),
         drift: str = defaults.drift.model_dump_json(),
+        notify: str = defaults.notify.model_dump_json(),
         input_hash: str = "",
         data_version: str = "",
         registry: str = f"{state}/registry",
@@ -96,7 +97,7 @@ def training_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
         run_id: str = "run",
     ) -> None:
         run = dsl.PIPELINE_JOB_ID_PLACEHOLDER if profile else run_id
-        finish = finish_step(runs=runs, run_id=run).set_caching_options(False)
+        finish = finish_step(seed=seed, notify=notify, runs=runs, run_id=run).set_caching_options(False)
         with dsl.ExitHandler(finish, name="run"):
             ready = preflight_step(
                 required=required_variables(profile.secrets) if profile else "{}",

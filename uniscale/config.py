@@ -23,6 +23,7 @@ from uniscale.sections import (
     FeatureConfig,
     GateConfig,
     IngestConfig,
+    NotifyConfig,
     SamplesConfig,
     Section,
     ServingConfig,
@@ -49,6 +50,7 @@ class Config(Section):
     serving: ServingConfig
     experiment: ExperimentConfig
     drift: DriftConfig
+    notify: NotifyConfig
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:

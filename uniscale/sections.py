@@ -179,3 +179,11 @@ class DriftConfig(Section):
     missing_warn: float = Field(gt=0, le=1, description="change of the share of missing values that counts as drift")
     rate_warn: float = Field(gt=0, description="relative change of a label's positive rate that counts as drift")
     max_drifted_share: float = Field(ge=0, le=1, description="share of drifted features that is a verdict of drift")
+
+
+class NotifyConfig(Section):
+    """Who is told how a run ended; nobody where both are empty."""
+
+    command: list[str] = Field(description="program and arguments, which gets the outcome as JSON on standard input")
+    url: str = Field(description="webhook, which gets the outcome as JSON by POST")
+    timeout_seconds: float = Field(gt=0, description="for each of them; a failure never fails the run")

@@ -30,16 +30,23 @@ def compile_pipeline(
     profile: Annotated[
         str | None, typer.Option(help="Settle images, resources and devices for a cluster, e.g. cluster-gpu.")
     ] = None,
+    graph: Annotated[
+        Path | None, typer.Option(help="Draw the pipeline into this Markdown file, in place of its first picture.")
+    ] = None,
     settings: Settings = None,
     config: ConfigPath = None,
 ) -> None:
-    """Compile the training pipeline to the IR YAML that Kubeflow Pipelines takes."""
+    """Compile the training pipeline to the IR YAML that Kubeflow Pipelines takes, and draw it."""
+    from pipelines.graph import redraw
     from pipelines.submit import compile_to
     from uniscale.profile import load_profile
 
     chosen = load(config, settings)
     compile_to(chosen, out, load_profile(profile) if profile else None)
     typer.echo(f"wrote {out}")
+    if graph:
+        graph.write_text(redraw(graph.read_text() if graph.exists() else "", out))
+        typer.echo(f"drew {graph}")
 
 
 def submit(
@@ -72,9 +79,9 @@ def submit(
     from pipelines.submit import submit_run
 
     client = connect(host, token, namespace)
-    if cancel:
+    if run_id and cancel:
         following.cancel(client, host, run_id)
-    elif retry:
+    elif run_id and retry:
         following.retry(client, host, run_id)
     started = run_id or submit_run(client, host, chosen, cluster, experiment)
     typer.echo(f"run {started}: {following.run_page(host, started)}")
