@@ -1,4 +1,4 @@
-# The images of the pipeline's steps and of the service. `docker build --target train -t uniscale/python:<source hash> .`
+# The images of the pipeline's steps and of the service; `make images` prints the commands that build them.
 # Targets: features (Java for Spark), train, train-gpu, serve, monitor; `all` has everything and runs any step.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG CUDA_IMAGE=nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04

@@ -1,4 +1,4 @@
-# The verbs, the same for people and CI. `make run DATA=journey`, `make run DATA=expedia INPUT=path MODEL=hhsft SET="train.epochs=2"`.
+# The verbs, the same for people and CI. `make images PROFILE=cluster-gpu`, `make run DATA=journey`, `make run DATA=expedia INPUT=path MODEL=hhsft SET="train.epochs=2"`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,8 +9,9 @@ DATA ?= simulation
 INPUT ?=
 MODEL ?=
 SET ?=
+PROFILE ?= laptop
 
-.PHONY: setup run test check clean
+.PHONY: setup run test check images clean
 
 setup: $(READY)
 
@@ -36,6 +37,10 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+# Prints the build commands, and runs them where there is docker or podman.
+images: setup
+	$(BIN)/uniscale images --profile $(PROFILE)
 
 clean:
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

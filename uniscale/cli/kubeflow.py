@@ -1,4 +1,4 @@
-"""Verbs for Kubeflow Pipelines: compile the pipeline, submit a run and follow it, keep schedules."""
+"""Verbs for Kubeflow Pipelines: compile the pipeline, build its images, submit a run and follow it, keep schedules."""
 
 import json
 from pathlib import Path
@@ -21,6 +21,7 @@ schedule = typer.Typer(help="Recurring runs on Kubeflow.", no_args_is_help=True)
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command(name="compile", rich_help_panel="Kubeflow")(compile_pipeline)
+    app.command(rich_help_panel="Kubeflow")(images)
     app.command(rich_help_panel="Kubeflow")(submit)
     app.add_typer(schedule, name="schedule", rich_help_panel="Kubeflow")
 
@@ -47,6 +48,25 @@ def compile_pipeline(
     if graph:
         graph.write_text(redraw(graph.read_text() if graph.exists() else "", out))
         typer.echo(f"drew {graph}")
+
+
+def images(
+    profile: ProfileName = "laptop",
+    push: Annotated[bool, typer.Option("--push", help="Push what was built, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands and no more.")] = False,
+) -> None:
+    """Print the commands that build a profile's images here, and run them where there is docker or podman."""
+    from pipelines.images import build, build_commands, builder
+    from uniscale.profile import load_profile
+
+    tool = builder()
+    commands = build_commands(load_profile(profile), tool or "docker", push)
+    for command in commands:
+        typer.echo(" ".join(command))
+    if tool and not dry_run:
+        build(commands, Path.cwd())
+    elif not dry_run:
+        typer.echo("not run: this machine has neither docker nor podman, or it does not run", err=True)
 
 
 def submit(
