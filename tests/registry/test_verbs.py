@@ -83,6 +83,12 @@ def test_whatever_names_a_served_model_leads_back_to_what_made_it(two):
     assert all(text in page for text in ("abc.dir@0123456789ab", "floor:click.auc", '"epochs": 3', "run-1"))
 
 
+def test_a_fetched_model_is_named_by_its_version_for_packaging(two, tmp_path):
+    printed = verb(two, "fetch", "champion", "--out", str(tmp_path / "models"))
+    assert printed.split() == [str(tmp_path / "models" / "1")]
+    assert (tmp_path / "models" / "1" / "model.safetensors").read_text() == "first"
+
+
 def test_a_hash_that_fits_two_versions_or_none_is_refused(two, tmp_path):
     folder, record = model(tmp_path / "again", weights="first", verdict="reject")
     two.register(folder, "run-4", record)

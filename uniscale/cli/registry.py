@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,6 +65,19 @@ def rollback(reason: Reason = "", registry: Where = DEFAULT, name: Name = None, 
     """Give the seat back to the champion before the present one."""
     store = _open(registry, name)
     _seated(store, store.rollback(reason), as_json)
+
+
+@verbs.command()
+def fetch(
+    version: Annotated[str, typer.Argument(help="Its number, `champion`, its run, or a hash.")],
+    out: Annotated[Path, typer.Option(help="Folder that gets the model folder, named by the version.")],
+    registry: Where = DEFAULT,
+    name: Name = None,
+) -> None:
+    """Copy a version's model folder, checked against its hash, e.g. to package it (the name is what is served)."""
+    store = _open(registry, name)
+    number = store.find(version).number
+    typer.echo(store.fetch(number, out / number))
 
 
 @verbs.command()
