@@ -8,12 +8,15 @@ import io
 import json
 import re
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.pipelines.hollow import hollow
 
 State = str | tuple[str, dict[str, str]]  # of the run, or with those of its steps
 
@@ -26,12 +29,19 @@ class PipelinesApi:
         token: bearer token asked for.
         error: message of every step that the script lets fail.
         execute: folder for the local runner, which then executes runs when they are posted.
+        answers: execute them hollow (tests.pipelines.hollow), with these answers of their steps.
     """
 
     def __init__(
-        self, states: list[State], token: str | None = None, error: str = "step failed", execute: Path | None = None
+        self,
+        states: list[State],
+        token: str | None = None,
+        error: str = "step failed",
+        execute: Path | None = None,
+        answers: dict[str, str | Exception] | None = None,
     ):
         self.states, self.token, self.error, self.execute = list(states), token, error, execute
+        self.answers = answers
         self.experiments: dict[str, dict[str, Any]] = {}
         self.pipelines: dict[str, dict[str, Any]] = {}
         self.versions: dict[str, dict[str, Any]] = {}
@@ -149,11 +159,14 @@ class PipelinesApi:
         from pipelines.console import StepConsole, error_of
 
         ir = self.ir[run["pipeline_version_reference"]["pipeline_version_id"]]
+        if self.answers is not None:
+            ir = hollow(ir, self.answers)
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(self.execute))
         console = StepConsole(io.StringIO(), lambda line: None)
         state = "SUCCEEDED"
         try:
-            with contextlib.redirect_stdout(console):
+            with contextlib.redirect_stdout(console), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # resources mean nothing to the local runner
                 components.load_component_from_text(ir)()
         except RuntimeError:
             state = "FAILED"

@@ -8,7 +8,8 @@ from components.preflight import preflight
 from pipelines import follow as following
 from pipelines.api import connect
 from pipelines.follow import follow
-from pipelines.submit import start_run, submit_run, upload
+from pipelines.submit import compile_to, start_run, submit_run, upload
+from pipelines.training import STEPS
 from tests.pipelines.kfp_server import PipelinesApi, serving
 from uniscale.cli import app
 from uniscale.config import load_config
@@ -29,6 +30,14 @@ def package(tmp_path):
 
     compiler.Compiler().compile(small, str(tmp_path / "small.yaml"))
     return tmp_path / "small.yaml"
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """IR of the training pipeline for a cluster."""
+    out = tmp_path_factory.mktemp("ir") / "training.yaml"
+    compile_to(load_config(), out, load_profile("laptop"))
+    return out
 
 
 def started(host, package, token=None):
@@ -111,6 +120,29 @@ def test_a_run_is_executed_from_its_ir_and_a_missing_secret_is_said_within_secon
     assert "not set: UNISCALE_TEST_KEY (key key of secret s3); create the secret" in failed.message
     assert "  preflight: FAILED in 42 s" in said
     assert passed.exit_code == following.PROMOTED
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "ran", "not_run"),
+    [
+        ({"gate": "promote"}, following.PROMOTED, "promote", "reject"),
+        ({"gate": "reject"}, following.REJECTED, "reject", "promote"),
+        ({"train": ValueError("out of memory")}, following.FAILED, "finish", "gate"),
+    ],
+)
+def test_the_submitted_graph_executes_to_its_outcome_and_its_exit_handler(
+    training, tmp_path, answers, code, ran, not_run
+) -> None:
+    api = PipelinesApi([], execute=tmp_path / "out", answers=answers)
+    with serving(api) as host:
+        end, _ = followed(host, training)
+    assert end.exit_code == code, end
+    states = {task["display_name"]: task["state"] for task in api.runs["r0"]["run_details"]["task_details"]}
+    assert states[ran] == states["finish"] == "SUCCEEDED" and not_run not in states
+    if code == following.FAILED:
+        assert end.message.endswith("out of memory")
+    else:
+        assert set(states) == set(STEPS) - {not_run}
 
 
 def test_a_short_absence_of_the_api_is_sat_out_and_a_long_one_ends_with_what_to_do(package) -> None:
