@@ -23,7 +23,7 @@ from serving.deployment import FILE, Deployment, Examples
 from serving.process import environment, running, store_of, tail
 from serving.weights import export_half
 from uniscale.artifacts import atomic_folder, content_hash, read_json, source_hash
-from uniscale.config import Config
+from uniscale.config import Config, embedded_values
 from uniscale.errors import ConfigError, MissingToolError, ServingError
 from uniscale.hashing import unit_interval
 from uniscale.samples import SampleSpec
@@ -165,6 +165,7 @@ def _build_bento(deployment: Deployment, folder: Path) -> None:
     root = Path(uniscale.__file__).resolve().parent.parent
     for name in PACKAGES:
         shutil.copytree(root / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (context / "uniscale" / "params.yaml").write_text(embedded_values())
     for name in ("models", "features"):
         shutil.copytree(folder / name, context / "deployment" / name, copy_function=os.link)
     for name in (FILE, EXAMPLES_FILE):

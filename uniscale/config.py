@@ -107,11 +107,17 @@ def model_section(stored: Mapping[str, Any], name: str) -> ModelConfig:
         raise ConfigError("; ".join(explain(problem, Config, "model") for problem in error.errors())) from None
 
 
+def embedded_values() -> str:
+    """The text of the embedded params.yaml: a checkout's, or the copy that a wheel or a Bento carries."""
+    checkout = Path(__file__).resolve().parent.parent / "params.yaml"
+    return (
+        checkout.read_text() if checkout.exists() else resources.files("uniscale").joinpath("params.yaml").read_text()
+    )
+
+
 def _read(path: Path | None) -> dict[str, Any]:
     if path is None:
-        checkout = Path(__file__).resolve().parent.parent / "params.yaml"
-        embedded = resources.files("uniscale").joinpath("params.yaml")
-        text = checkout.read_text() if checkout.exists() else embedded.read_text()
+        text = embedded_values()
     elif Path(path).exists():
         text = Path(path).read_text()
     else:
