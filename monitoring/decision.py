@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monitoring.fixed_horizon import adjust
-from monitoring.metrics import BY_NAME
 
 Row = Mapping[str, Any]
 
@@ -22,24 +21,23 @@ def guardrail(row: Row, margin: float, complete: bool) -> dict[str, Any]:
         margin: relative loss that is tolerated, e.g. 0.05; for a metric where lower is better, relative growth.
         complete: the planned days are over, so the fixed-horizon interval may be used as well.
     """
-    metric = BY_NAME[row["name"]]
-    sign = 1 if metric.better == "higher" else -1
+    label, sign = row["label"], 1 if row["better"] == "higher" else -1
     bound = f"{-sign * margin:+.1%}"
     always = row["always_valid"] and row["always_valid"]["interval"]
     candidates = [(always, "always-valid")] + ([(row["interval"], "fixed-horizon")] if complete else [])
-    judged = {"metric": row["name"], "label": metric.label, "margin": margin, "status": "open"}
+    judged = {"metric": row["name"], "label": label, "margin": margin, "status": "open"}
     usable = [(interval, kind) for interval, kind in candidates if interval]
     if not usable:
         reason = row["withheld"] or row["always_valid_withheld"] or "no interval before the planned end"
-        return judged | {"statement": f"{metric.label}: not judged yet ({reason})."}
+        return judged | {"statement": f"{label}: not judged yet ({reason})."}
     for status, verb in (("breach", "is beyond"), ("pass", "stays within")):
         for interval, kind in usable:
             worst, best = (interval[0], interval[1]) if sign > 0 else (-interval[1], -interval[0])
             if (best < -margin) if status == "breach" else (worst > -margin):
-                text = f"{metric.label} {verb} its margin of {bound}: {kind} interval {_span(interval)}."
+                text = f"{label} {verb} its margin of {bound}: {kind} interval {_span(interval)}."
                 return judged | {"status": status, "statement": text}
     interval, kind = usable[-1]
-    return judged | {"statement": f"{metric.label}: {kind} interval {_span(interval)} contains the margin of {bound}."}
+    return judged | {"statement": f"{label}: {kind} interval {_span(interval)} contains the margin of {bound}."}
 
 
 def decide(
@@ -53,6 +51,7 @@ def decide(
     days: tuple[int, int],
     alpha: float,
     target: float,
+    early: str = "harm",
 ) -> dict[str, str]:
     """The verdict with a headline and the reason.
 
@@ -66,8 +65,9 @@ def decide(
         days: days seen and days planned.
         alpha: level of the fixed-horizon test.
         target: relative lift that the experiment should be able to see.
+        early: `harm`, or `either` where an always-valid gain may ship before the planned end as well.
     """
-    label, better = BY_NAME[primary["name"]].label, 1 if BY_NAME[primary["name"]].better == "higher" else -1
+    label, better = primary["label"], 1 if primary["better"] == "higher" else -1
     seen = f"{days[0]} of {days[1]} planned days"
     if blocks:
         return _verdict("invalid", "Do not read the lifts: a check blocks", " ".join(blocks))
@@ -87,12 +87,15 @@ def decide(
     measured = (
         f"{label} {primary['lift']:+.1%}, {1 - alpha:.0%} interval {_span(primary['interval'])}, p = {primary['p']:.2g}"
     )
+    waiting = [row for row in guardrails if row["status"] != "pass"]
+    if early == "either" and not complete and not waiting and always and min(better * bound for bound in always) > 0:
+        reason = f"{measured}; always-valid interval {_span(always)}, and the stop rule lets a gain end it."
+        return _verdict("ship", f"{label} is better", reason)
     if not complete:
         return _verdict("keep running", f"{seen}", f"{measured}; nothing harmful is proven and the end is not reached.")
     significant = primary["p"] < alpha
     if significant and better * primary["lift"] < 0:
         return _verdict("roll back", f"{label} is worse", f"{measured} at the planned end.")
-    waiting = [row for row in guardrails if row["status"] != "pass"]
     if significant and waiting:
         reason = f"{measured}, but {' '.join(row['statement'] for row in waiting)}"
         return _verdict("keep running", f"{label} is better, a guardrail is still open", reason)
@@ -113,7 +116,7 @@ def _judge_a_a(rows: Sequence[Row], alpha: float) -> dict[str, str]:
     adjusted = adjust({row["name"]: row["p"] for row in rows if row["p"] is not None}, alpha)
     apart = [row for row in rows if adjusted.get(row["name"], 1.0) < alpha]
     if apart:
-        named = ", ".join(f"{BY_NAME[row['name']].label} {row['lift']:+.1%}" for row in apart)
+        named = ", ".join(f"{row['label']} {row['lift']:+.1%}" for row in apart)
         reason = f"Both variants serve one model version, yet {named} differ: suspect assignment or logging."
         return _verdict("keep running", "A/A: a difference where none can be", reason)
     tested = sum(row["p"] is not None for row in rows)

@@ -1,27 +1,40 @@
-"""Analysis of an online experiment from logs alone: trust checks, scorecard, guardrails, verdict, and its page.
+"""Analysis of an experiment: trust checks, scorecard, guardrails, verdict, and its page.
 
+Data are the service's logs (`outcomes`), a table with one row a unit (`units`), or totals an arm (`counts`).
 Statistics: fixed-horizon lifts per user by delta method and CUPED (`fixed_horizon`), always-valid intervals for looks
-before the end (`sequential`), clustered latency quantiles (`quantiles`), and a verdict with its reason (`decision`).
+before the end (`sequential`), clustered quantiles (`quantiles`), and a verdict with its reason (`decision`).
 """
 
-import difflib
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from monitoring.counts import count_rows
 from monitoring.decision import decide, guardrail
-from monitoring.health import check_logs, sample_ratio_check
+from monitoring.definition import CountsSource, Definition, UnitsSource, pipeline_definition
+from monitoring.health import Check, check_logs, check_units, sample_ratio_check
 from monitoring.latency import latency
-from monitoring.metrics import BY_NAME, LATENCY
-from monitoring.outcomes import Outcomes, load_outcomes, scan
+from monitoring.outcomes import COLUMNS, Outcomes, load_outcomes, scan
 from monitoring.page import render
 from monitoring.scorecard import adjust_secondary, by_day, cuts, scorecard
+from monitoring.units import load_units
 from uniscale.artifacts import atomic_folder, write_json
+from uniscale.config import nearest
 from uniscale.errors import ConfigError
 from uniscale.sections import ExperimentConfig
+
+UNIT_OF = {
+    "logs": "The user is the unit: randomised, and analysed with all requests of the user together.",
+    "units": "Each row's unit was randomised and is the unit of analysis.",
+    "counts": "Impression-level binomial: only totals an arm are known, so impressions are taken as independent. Where "
+    "users come back, the true intervals are wider.",
+}
 
 
 def analyse(
@@ -33,107 +46,216 @@ def analyse(
     treatment: str = "candidate",
     control: str = "champion",
 ) -> dict[str, Any]:
+    """Analyse the pipeline's own A/B (see `analyse_logs`) from the section `experiment` of params.yaml."""
+    definition = pipeline_definition(config, control, treatment)
+    return analyse_logs(definition, serving_log, logs, out, pre_period, treatment)
+
+
+def analyse_logs(
+    definition: Definition,
+    serving_log: Path,
+    logs: Path,
+    out: Path,
+    pre_period: Path | None = None,
+    treatment: str | None = None,
+    since: datetime | None = None,
+) -> dict[str, Any]:
     """Analyse one experiment and write `experiment.json` and `experiment.html` into the folder `out`.
 
     Args:
-        config: salt, weights, planned days, levels, guardrails and the primary metric.
+        definition: the experiment, with source `logs`.
         serving_log: folder of `uniscale.serving_log` rows, `day=…/*.parquet`.
         logs: folder in the log contract whose exposures and events refer to the served requests.
+        out: folder to write.
         pre_period: folder in the log contract with requests before the experiment, for CUPED and the new-user cut.
-        treatment: the variant under test.
-        control: the variant it is compared with.
+        treatment: the variant under test; the first one that is not the control unless given.
+        since: start of the present weights; earlier requests are left out.
 
     Returns:
         What `experiment.json` holds: verdict and reason, checks, sample ratio, scorecard, guardrails, cumulative lift
         by day, latency, cuts, freshness. Every number is finite or null, and a null has its reason beside it.
 
     Raises:
-        ConfigError: an unknown metric, or a variant without a positive weight.
+        ConfigError: an unknown variant, or a metric over a column that logs do not have.
         DataError: a log is missing.
     """
-    _check_config(config, control, treatment)
-    with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '1GB'; SET temp_directory = '{scratch}'")
-        outcomes = load_outcomes(connection, serving_log, logs, pre_period, (control, treatment))
-        result = _analyse(config, outcomes, control, treatment)
-        result["freshness"] |= _freshness(outcomes, logs)
-    with atomic_folder(out) as folder:
-        write_json(folder / "experiment.json", result)
-        (folder / "experiment.html").write_text(render(result))
-    return result
-
-
-def _analyse(config: ExperimentConfig, outcomes: Outcomes, control: str, treatment: str) -> dict[str, Any]:
-    users = dict(outcomes.rows("SELECT variant, count(DISTINCT user_id) FROM requests GROUP BY 1"))
-    checks = [asdict(check) for check in check_logs(outcomes, config, control, treatment)]
-    ratio = None
-    empty = [name for name in (control, treatment) if not users.get(name)]
-    if empty:
-        statement = f"No user of {' or '.join(empty)} is in the logs, so there is nothing to compare."
-        checks.insert(0, {"name": "empty variant", "status": "block", "statement": statement})
-    else:
-        expected = config.weights[treatment] / (config.weights[treatment] + config.weights[control])
-        ratio = sample_ratio_check(users[control], users[treatment], expected, config.srm_warn, config.srm_block)
-        checks.insert(0, {"name": "sample ratio", "status": ratio["status"], "statement": ratio["statement"]})
-    days = [str(day) for (day,) in outcomes.rows("SELECT DISTINCT day FROM requests ORDER BY 1")]
-    complete = len(days) >= config.days
-    rows = scorecard(config, outcomes, control, treatment, len(days))
-    by_name = {row["name"]: row for row in rows}
-    slow = latency(config, outcomes, control, treatment)
-    by_name[LATENCY.name] = slow["row"]
-    adjust_secondary(config, [*rows, slow["row"]])
-    guardrails = [guardrail(by_name[name], margin, complete) for name, margin in config.guardrails.items()]
-    versions = {
-        name: sorted(
-            version for (version,) in outcomes.rows("SELECT DISTINCT version FROM asked WHERE variant = ?", [name])
-        )
-        for name in (control, treatment)
-    }
-    mode = "A/A" if len(versions[control]) == 1 and versions[control] == versions[treatment] else "A/B"
-    for name, served in versions.items():
-        if len(served) > 1:
-            text = f"{name} served {len(served)} model versions ({', '.join(served)}): its lift is that of the mixture."
-            checks.append({"name": "versions", "status": "warn", "statement": text})
-    primary = by_name[config.primary]
-    return {
-        "mode": mode,
-        **decide(
-            mode=mode,
-            blocks=[check["statement"] for check in checks if check["status"] == "block"],
-            primary=primary,
-            rows=[*rows, slow["row"]],
-            guardrails=guardrails,
-            complete=complete,
-            days=(len(days), config.days),
-            alpha=config.alpha,
-            target=config.mde_target,
-        ),
-        "variants": {
-            role: {
-                "name": name,
-                "versions": versions[name],
-                "users": users.get(name, 0),
+    treatment = _treatment(definition, treatment)
+    for metric in definition.means:
+        for column in metric.columns:
+            if column not in COLUMNS:
+                raise ConfigError(f"metric {metric.name}: logs have no column {column!r}{nearest(column, COLUMNS)}")
+    with _database() as connection:
+        outcomes = load_outcomes(connection, serving_log, logs, pre_period, (definition.control, treatment), since)
+        checks = check_logs(outcomes, definition, definition.control, treatment)
+        versions = {
+            name: [
+                v for (v,) in outcomes.rows("SELECT DISTINCT version FROM asked WHERE variant = ? ORDER BY 1", [name])
+            ]
+            for name in (definition.control, treatment)
+        }
+        sizes = {
+            name: {
                 "requests": outcomes.one("SELECT count(*) FROM requests WHERE variant = ?", [name]),
                 "impressions": int(
                     outcomes.one("SELECT coalesce(sum(impressions), 0) FROM requests WHERE variant = ?", [name])
                 ),
             }
+            for name in (definition.control, treatment)
+        }
+        slow = [
+            latency(definition, m, outcomes, definition.control, treatment) for m in definition.metrics if m.quantile
+        ]
+        result = _assess(definition, outcomes, treatment, checks, versions, sizes, slow)
+        result["cuts"] = cuts(definition, outcomes, definition.control, treatment)
+        result["freshness"] = {"cuped": outcomes.has_before} | _freshness(outcomes, logs)
+    return _write(out, result)
+
+
+def analyse_table(definition: Definition, data: Path, out: Path, treatment: str | None = None) -> dict[str, Any]:
+    """Analyse an experiment from a table of units or of totals an arm; writes and returns what `analyse_logs` does.
+
+    Args:
+        definition: the experiment, with source `units` or `counts`.
+        data: CSV or Parquet file.
+        out: folder to write.
+        treatment: the variant under test; the first one that is not the control unless given.
+
+    Raises:
+        ConfigError: an unknown variant.
+        DataError: no such file, or it lacks a column or has values that no metric can use.
+    """
+    treatment, source = _treatment(definition, treatment), definition.source
+    with _database() as connection:
+        pair = (definition.control, treatment)
+        if isinstance(source, CountsSource):
+            counted = count_rows(connection, definition, source, data, pair)
+            result = _judged(definition, treatment, {}, {}, counted.trials, counted.checks, counted.rows, [], [])
+            result["latency"] = []
+        else:
+            assert isinstance(source, UnitsSource)
+            units = load_units(connection, definition, source, data, pair)
+            result = _assess(definition, units, treatment, check_units(units, definition, pair), {}, {}, [])
+    result |= {"cuts": {"metric": definition.primary, "rows": [], "withheld": None}, "freshness": None}
+    return _write(out, result)
+
+
+def _assess(
+    definition: Definition,
+    outcomes: Outcomes,
+    treatment: str,
+    checks: list[Check],
+    versions: dict[str, list[str]],
+    sizes: dict[str, dict[str, int]],
+    slow: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """The result from per-user tables."""
+    control = definition.control
+    users = dict(outcomes.rows("SELECT variant, count(DISTINCT user_id) FROM user_days GROUP BY 1"))
+    days = [str(day) for (day,) in outcomes.rows("SELECT DISTINCT day FROM user_days ORDER BY 1") if day is not None]
+    rows = scorecard(definition, outcomes, control, treatment, len(days) or definition.days)
+    rows += [found["row"] for found in slow]
+    result = _judged(definition, treatment, versions, sizes, users, checks, rows, days, slow)
+    result["by_day"] = by_day(definition, outcomes, control, treatment, days)
+    return result
+
+
+def _judged(
+    definition: Definition,
+    treatment: str,
+    versions: dict[str, list[str]],
+    sizes: dict[str, dict[str, int]],
+    users: dict[str, int],
+    found: Sequence[Check],
+    rows: list[dict[str, Any]],
+    days: list[str],
+    slow: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Sample ratio, guardrails and verdict around a scorecard; without days the experiment is taken as complete."""
+    control, checks = definition.control, [asdict(check) for check in found]
+    empty = [name for name in (control, treatment) if not users.get(name)]
+    ratio, noun = None, {"units": "units", "counts": "trials"}.get(definition.source.kind, "users")
+    if empty:
+        statement = (
+            f"No {noun.removesuffix('s')} of {' or '.join(empty)} is in the data, so there is nothing to compare."
+        )
+        checks.insert(0, {"name": "empty variant", "status": "block", "statement": statement})
+    else:
+        expected = definition.weights[treatment] / (definition.weights[treatment] + definition.weights[control])
+        ratio = sample_ratio_check(
+            users[control], users[treatment], expected, definition.srm_warn, definition.srm_block, noun
+        )
+        checks.insert(0, {"name": "sample ratio", "status": ratio["status"], "statement": ratio["statement"]})
+    for name, served in versions.items():
+        if len(served) > 1:
+            text = f"{name} served {len(served)} model versions ({', '.join(served)}): its lift is that of the mixture."
+            checks.append({"name": "versions", "status": "warn", "statement": text})
+    same = bool(versions) and len(versions[control]) == 1 and versions[control] == versions[treatment]
+    mode, complete = "A/A" if same else "A/B", not days or len(days) >= definition.days
+    adjust_secondary(definition, rows)
+    by_name = {row["name"]: row for row in rows}
+    guardrails = [guardrail(by_name[name], margin, complete) for name, margin in definition.guardrails.items()]
+    source = definition.source.kind
+    return {
+        "name": definition.name,
+        "hypothesis": definition.hypothesis,
+        "owner": definition.owner,
+        "source": {"kind": source, "statement": UNIT_OF[source]},
+        "mode": mode,
+        **decide(
+            mode=mode,
+            blocks=[check["statement"] for check in checks if check["status"] == "block"],
+            primary=by_name[definition.primary],
+            rows=rows,
+            guardrails=guardrails,
+            complete=complete,
+            days=(len(days) or definition.days, definition.days),
+            alpha=definition.alpha,
+            target=definition.mde_target,
+            early=definition.stop.early,
+        ),
+        "variants": {
+            role: {
+                "name": name,
+                "versions": versions.get(name, []),
+                "users": users.get(name, 0),
+                **sizes.get(name, {}),
+            }
             for role, name in (("control", control), ("treatment", treatment))
         },
-        "days": {"present": days, "planned": config.days, "complete": complete},
-        "primary": config.primary,
-        "alpha": config.alpha,
-        "power": config.power,
-        "mde_target": config.mde_target,
+        "days": {"present": days, "planned": definition.days, "complete": complete},
+        "primary": definition.primary,
+        "alpha": definition.alpha,
+        "power": definition.power,
+        "mde_target": definition.mde_target,
         "sample_ratio": ratio,
         "checks": checks,
-        "metrics": [*rows, slow["row"]],
+        "metrics": rows,
         "guardrails": guardrails,
-        "by_day": by_day(config, outcomes, control, treatment, days),
-        "latency": slow["quantiles"],
-        "cuts": cuts(config, outcomes, control, treatment),
-        "freshness": {"cuped": outcomes.has_before},
+        "by_day": [],
+        "latency": [row for one in slow for row in one["quantiles"]],
     }
+
+
+def _treatment(definition: Definition, name: str | None) -> str:
+    if name is None:
+        return definition.treatments[0]
+    if name not in definition.treatments:
+        raise ConfigError(f"unknown treatment {name!r}{nearest(name, definition.treatments)}")
+    return name
+
+
+@contextmanager
+def _database() -> Iterator[duckdb.DuckDBPyConnection]:
+    with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as connection:
+        connection.execute(f"SET memory_limit = '2GB'; SET temp_directory = '{scratch}'")
+        yield connection
+
+
+def _write(out: Path, result: dict[str, Any]) -> dict[str, Any]:
+    with atomic_folder(out) as folder:
+        write_json(folder / "experiment.json", result)
+        (folder / "experiment.html").write_text(render(result))
+    return result
 
 
 def _freshness(outcomes: Outcomes, logs: Path) -> dict[str, Any]:
@@ -144,17 +266,3 @@ def _freshness(outcomes: Outcomes, logs: Path) -> dict[str, Any]:
 
 def _text(time: str) -> str:
     return f"strftime({time}, '%Y-%m-%d %H:%M UTC')"
-
-
-def _check_config(config: ExperimentConfig, control: str, treatment: str) -> None:
-    for where, name in [
-        ("experiment.primary", config.primary),
-        *(("experiment.guardrails", n) for n in config.guardrails),
-    ]:
-        if name not in BY_NAME:
-            close = difflib.get_close_matches(name, BY_NAME, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known metrics: {', '.join(BY_NAME)}"
-            raise ConfigError(f"{where}: unknown metric {name!r}; {hint}")
-    for name in (control, treatment):
-        if config.weights.get(name, 0.0) <= 0:
-            raise ConfigError(f"experiment.weights: variant {name!r} needs a positive weight, got {config.weights}")

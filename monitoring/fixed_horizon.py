@@ -61,7 +61,7 @@ def compare(
     counts = (control.count(), treatment.count())
     if min(counts) < 2:
         return result | {"withheld": f"a comparison needs at least 2 users a variant, there are {min(counts)}"}
-    covariates = covariates and metric.covariate and _informative(metric, control, treatment)
+    covariates = covariates and bool(metric.covariate) and _informative(metric, control, treatment)
     plain = _values(metric, control, treatment)
     result |= {"control": _finite(plain[0], metric.scale), "treatment": _finite(plain[1], metric.scale)}
     if result["control"] is None or result["treatment"] is None:
@@ -117,7 +117,7 @@ def sample_ratio(control: int, treatment: int, expected: float) -> float:
 
 
 def _definition(metric: Metric, covariates: bool, **settings: Any) -> tt.RatioOfMeans:
-    before = _before(metric, covariates and metric.covariate)
+    before = _before(metric, covariates and bool(metric.covariate))
     return tt.RatioOfMeans(metric.numerator, metric.denominator, *before, equal_var=False, **settings)
 
 
@@ -169,9 +169,7 @@ def _log_variance(metric: Metric, covariates: bool, control: Aggregates, treatme
 
 
 def _before(metric: Metric, covariates: bool) -> tuple[str | None, str | None]:
-    if not covariates:
-        return None, None
-    return f"{metric.numerator}_before", f"{metric.denominator}_before" if metric.denominator else None
+    return metric.before if covariates else (None, None)
 
 
 def _informative(metric: Metric, control: Aggregates, treatment: Aggregates) -> bool:

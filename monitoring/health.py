@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
 
+from monitoring.definition import Definition
 from monitoring.fixed_horizon import aggregate, compare, sample_ratio
 from monitoring.metrics import Metric
 from monitoring.outcomes import Outcomes
 from uniscale.assignment import assign
-from uniscale.sections import ExperimentConfig
 
 MAX_CONTAMINATED = 0.01  # share of users seen in both variants above which leaving them out is no longer harmless
 SILENCE = 100  # events in one variant that make their total absence in the other a fault
@@ -28,8 +28,10 @@ class Check:
     statement: str
 
 
-def sample_ratio_check(control: int, treatment: int, expected: float, warn: float, block: float) -> dict[str, Any]:
-    """Sample ratio mismatch of two user counts against the expected share of the treatment.
+def sample_ratio_check(
+    control: int, treatment: int, expected: float, warn: float, block: float, noun: str = "users"
+) -> dict[str, Any]:
+    """Sample ratio mismatch of two counts of users (or what `noun` says) against the expected share of the treatment.
 
     Returns:
         `p`, `status` (pass | warn | block), the counts, the expected and observed share, and a `statement`.
@@ -39,14 +41,14 @@ def sample_ratio_check(control: int, treatment: int, expected: float, warn: floa
     observed = treatment / (control + treatment)
     bound = {"block": f" < {block:g}", "warn": f" < {warn:g}", "pass": ""}[status]
     statement = (
-        f"{control:,} users in the control, {treatment:,} in the treatment: {observed:.2%} in the treatment where "
+        f"{control:,} {noun} in the control, {treatment:,} in the treatment: {observed:.2%} in the treatment where "
         f"{expected:.2%} were planned, p = {p:.2g}{bound}."
     )
     counts = {"control": control, "treatment": treatment, "expected": expected, "observed": observed}
     return {"p": p, "status": status, **counts, "statement": statement}
 
 
-def check_logs(outcomes: Outcomes, config: ExperimentConfig, control: str, treatment: str) -> list[Check]:
+def check_logs(outcomes: Outcomes, config: Definition, control: str, treatment: str) -> list[Check]:
     """Every check that the logs alone allow, sample ratio left out."""
     pair = [control, treatment]
     return [
@@ -59,28 +61,45 @@ def check_logs(outcomes: Outcomes, config: ExperimentConfig, control: str, treat
     ]
 
 
-def _rows(outcomes: Outcomes, pair: list[str]) -> list[Check]:
+def check_units(outcomes: Outcomes, config: Definition, variants: tuple[str, str]) -> list[Check]:
+    """The checks that a table with one row a unit (or a unit and day) allows, sample ratio left out."""
+    pair = list(variants)
+    nameless = outcomes.one("SELECT count(*) FROM served WHERE user_id IS NULL OR variant IS NULL")
+    checks = _rows(outcomes, pair, "(user_id, coalesce(day, DATE '0001-01-01'))", "rows", "a unit")
+    if nameless:
+        checks.append(Check("rows", "warn", f"{nameless:,} rows name no unit or no variant and are left out."))
+    return [*checks, _assignment(outcomes, config), _contamination(outcomes, pair)]
+
+
+def _rows(
+    outcomes: Outcomes, pair: list[str], key: str = "request_id", rows_are: str = "serving rows", one: str = "a request"
+) -> list[Check]:
     checks = []
     rows, ids, other = outcomes.rows(
-        "SELECT count(*), count(DISTINCT request_id), count(*) FILTER (NOT list_contains(?, variant)) FROM served",
+        f"SELECT count(*), count(DISTINCT {key}), count(*) FILTER (NOT list_contains(?, variant)) FROM served "
+        "WHERE variant IS NOT NULL",
         [pair],
     )[0]
     repeated = rows - ids
     checks.append(
-        Check("duplicates", "warn", f"{repeated:,} of {rows:,} serving rows repeat a request; each counts once.")
+        Check("duplicates", "warn", f"{repeated:,} of {rows:,} {rows_are} repeat {one}; each counts once.")
         if repeated
-        else Check("duplicates", "pass", f"{rows:,} served requests, none repeated.")
+        else Check("duplicates", "pass", f"{rows:,} {rows_are}, none repeats {one}.")
     )
     if other:
         names = [
-            name for (name,) in outcomes.rows("SELECT DISTINCT variant FROM served ORDER BY 1") if name not in pair
+            name
+            for (name,) in outcomes.rows("SELECT DISTINCT variant FROM served WHERE variant IS NOT NULL ORDER BY 1")
+            if name not in pair
         ]
         checks.append(Check("other variants", "warn", f"{other:,} rows of {', '.join(names)} are left out."))
     return checks
 
 
-def _assignment(outcomes: Outcomes, config: ExperimentConfig) -> Check:
-    logged = outcomes.rows("SELECT DISTINCT user_id, variant FROM served ORDER BY ALL")
+def _assignment(outcomes: Outcomes, config: Definition) -> Check:
+    if config.salt is None:
+        return Check("assignment", "pass", "Not rechecked: the experiment names no salt, others assigned its users.")
+    logged = outcomes.rows("SELECT DISTINCT user_id, variant FROM served WHERE user_id IS NOT NULL ORDER BY ALL")
     wrong = [(user, variant) for user, variant in logged if assign(user, config.salt, config.weights) != variant]
     if wrong:
         user, variant = wrong[0]
@@ -142,7 +161,7 @@ def _silence(outcomes: Outcomes, control: str, treatment: str) -> Check:
     return Check("silence", "pass", "Neither variant is silent where the other is not.")
 
 
-def _exposure_logging(outcomes: Outcomes, config: ExperimentConfig, control: str, treatment: str) -> Check:
+def _exposure_logging(outcomes: Outcomes, config: Definition, control: str, treatment: str) -> Check:
     arms = aggregate(outcomes.table(outcomes.users()), [LOGGED], covariates=False)
     name = "exposure logging"
     if not {control, treatment} <= set(arms):

@@ -1,20 +1,24 @@
-"""Metrics of an experiment as data: numerator, denominator, direction, covariate, and one line that explains each.
+"""Metrics of an experiment as data: numerator, denominator, direction, window, covariate, and one line on each.
 
-Numerator and denominator are columns of the per-user table of `monitoring.outcomes`; the unit of analysis is always
-the user, because the user is the unit of randomisation. A ratio such as CTR is a ratio of user means (delta method):
-a pooled z-test over impressions takes clicks of one user as independent and rejects an A/A four times too often, so
-it is not offered.
+Numerator and denominator are columns of the per-user table of `monitoring.outcomes` (or of a table of one's own); the
+unit of analysis is always the user, because the user is the unit of randomisation. A ratio such as CTR is a ratio of
+user means (delta method): a pooled z-test over impressions takes clicks of one user as independent and rejects an A/A
+four times too often, so it is not offered.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
 
 Unit = Literal["share", "count", "money", "ms"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric; a `denominator` makes it a ratio of sums, none a mean over users."""
+    """One metric; a `denominator` makes it a ratio of sums, a `quantile` that of single requests, else a user mean."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str
     label: str
@@ -24,15 +28,24 @@ class Metric:
     meaning: str
     denominator: str | None = None
     counts: str = ""  # column whose total is the number of conversions (burn-in); the numerator unless given
-    covariate: bool = True  # the same quantity exists before the experiment (CUPED)
+    covariate: bool | str = True  # CUPED: the same quantity before the experiment, or the column that holds it
     scale: float = 1.0
     minimum_days: int = 1
+    window_days: int | None = None  # days from a user's first request that count; users still within it are left out
+    quantile: float | None = None
     absent: str = ""  # why it is withheld when nothing was counted in either variant
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the per-user table that it needs, covariates left out."""
         return (self.numerator,) if self.denominator is None else (self.numerator, self.denominator)
+
+    @property
+    def before(self) -> tuple[str, str | None]:
+        """Columns of its covariate: numerator and denominator."""
+        if isinstance(self.covariate, str):
+            return self.covariate, None
+        return f"{self.numerator}_before", f"{self.denominator}_before" if self.denominator else None
 
 
 METRICS: tuple[Metric, ...] = (
@@ -128,6 +141,7 @@ LATENCY = Metric(
     "ms",
     "99th percentile of a request's time in the service; interval clustered by user.",
     covariate=False,
+    quantile=0.99,
 )
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in (*METRICS, LATENCY)}

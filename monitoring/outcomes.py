@@ -7,6 +7,7 @@ CUPED: one definition of every metric.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from uniscale.logs import LogDescription
 
 REFORMULATION_MINUTES = 10
 SUMS = ("impressions", "logged", "clicks", "orders", "gmv", "charges", "charged", "reformulated", "fallbacks")
+COLUMNS = ("requests", *SUMS, "active_days", "converted")  # of the per-user table
 COVARIATES = ("requests", "impressions", "clicks", "orders", "gmv", "converted", "charges", "reformulated")
 
 
@@ -26,7 +28,6 @@ class Outcomes:
     """A DuckDB connection with tables `served` (as logged), `requests`, `user_days` and, if asked for, `before`."""
 
     connection: duckdb.DuckDBPyConnection
-    has_orders: bool
     has_before: bool
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -41,13 +42,20 @@ class Outcomes:
         """A table as an ibis expression, which tea-tasting aggregates inside DuckDB."""
         return ibis.duckdb.from_connection(self.connection).table(name)
 
-    def users(self, until: str | None = None, scenario: str | None = None, new: bool | None = None) -> str:
+    def users(
+        self,
+        until: str | None = None,
+        scenario: str | None = None,
+        new: bool | None = None,
+        window: int | None = None,
+    ) -> str:
         """Name of a fresh table with one row a user: variant, sums over the requests chosen, and `…_before` covariates.
 
         Args:
             until: last day counted, ISO; None for all.
             scenario: only requests of this scenario; None for all.
             new: True for users without activity before the experiment, False for the others; needs a pre-period.
+            window: days from a user's first request that count; users whose window is not over are left out.
         """
         source, where = (
             ("user_days", "TRUE") if scenario is None else ("requests", "list_contains(scenario, $scenario)")
@@ -56,6 +64,10 @@ class Outcomes:
         parameters: dict[str, Any] = {} if scenario is None else {"scenario": scenario}
         if until is not None:
             where, parameters["until"] = f"{where} AND day <= CAST($until AS DATE)", until
+        if window is not None:
+            source += " JOIN (SELECT user_id, min(day) AS first FROM user_days GROUP BY user_id) USING (user_id)"
+            where += " AND day < first + $window AND first + $window <= (SELECT max(day) + 1 FROM user_days)"
+            parameters["window"] = window
         sums = ", ".join(f"CAST(sum({name}) AS DOUBLE) AS {name}" for name in SUMS)
         known = "FALSE" if not self.has_before else "user_id IN (SELECT user_id FROM before)"
         before = "".join(f", CAST(coalesce(b.{name}, 0) AS DOUBLE) AS {name}_before" for name in COVARIATES)
@@ -82,10 +94,12 @@ def load_outcomes(
     logs: Path,
     pre_period: Path | None,
     variants: tuple[str, str],
+    since: datetime | None = None,
 ) -> Outcomes:
     """Build the tables of `Outcomes` on a connection.
 
     Users seen in both variants are left out of `requests`; repeated request, exposure and event rows count once.
+    Requests before `since` are left out: the last change of the weights moved users from one variant to the other.
 
     Raises:
         DataError: the serving log, exposures or events are missing or lack a column.
@@ -96,8 +110,9 @@ def load_outcomes(
         f"""
         CREATE TABLE served AS
         SELECT request_id, ts, user_id, variant, version, scenario, query, fallback, latency_ms
-        FROM {scan(Path(serving_log), "serving log")}
-        """
+        FROM {scan(Path(serving_log), "serving log")} WHERE ts >= coalesce($since, ts)
+        """,
+        {"since": since},
     )
     connection.execute(
         """
@@ -118,7 +133,7 @@ def load_outcomes(
     )
     if pre_period is not None:
         _covariates(connection, pre_period)
-    return Outcomes(connection, "conversion" in description.tasks, pre_period is not None)
+    return Outcomes(connection, pre_period is not None)
 
 
 def _covariates(connection: duckdb.DuckDBPyConnection, pre_period: Path) -> None:

@@ -39,13 +39,15 @@ def render(result: Result) -> str:
     style = resources.files("monitoring").joinpath("page.css").read_text()
     names = {role: result["variants"][role]["name"] for role in ("control", "treatment")}
     title = f"{result['mode']}: {names['treatment']} against {names['control']}"
+    if result["name"] != "pipeline":
+        title = f"{result['name']}, {title}"
     sections = [
         ("scorecard", "Scorecard", _scorecard(result)),
         ("guardrails", "Guardrails", _guardrails(result)),
         ("days", "Cumulative lift by day", _days(result)),
         ("power", "Power", _power(result)),
-        ("latency", "Latency", _latency(result)),
-        ("cuts", "Cuts", _cuts(result)),
+        *([("latency", "Latency", _latency(result))] if result["latency"] else []),
+        *([("cuts", "Cuts", _cuts(result))] if result["source"]["kind"] == "logs" else []),
         ("checks", "Checks and data", _checks(result)),
         ("terms", "How to read this", _terms()),
     ]
@@ -62,6 +64,7 @@ def render(result: Result) -> str:
         f'<a class="skip" href="#scorecard">Skip to the scorecard</a><main{dim}>'
         f"<h1>{escape(title)} · {_period(result)}</h1>"
         f"{_verdict(result)}{_ratio(result)}{_variants(result)}"
+        f'<p class="note">{escape(result["hypothesis"])} {escape(result["source"]["statement"])}</p>'
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>{body}</main></body></html>\n'
     )
 
@@ -69,7 +72,7 @@ def render(result: Result) -> str:
 def _period(result: Result) -> str:
     days = result["days"]
     if not days["present"]:
-        return "no days"
+        return "no days" if result["source"]["kind"] == "logs" else "as of the end"
     return f"{days['present'][0]} to {days['present'][-1]}, {len(days['present'])} of {days['planned']} planned days"
 
 
@@ -90,14 +93,17 @@ def _ratio(result: Result) -> str:
 
 
 def _variants(result: Result) -> str:
+    counted = [key for key in result["variants"]["control"] if key not in ("name", "versions")]
     rows = "".join(
         f'<tr><th scope="row">{escape(v["name"])} '
-        f"<small>{role}, version {escape(', '.join(v['versions']) or 'none')}</small></th>"
-        + "".join(f'<td data-label="{key}">{v[key]:,}</td>' for key in ("users", "requests", "impressions"))
+        f"<small>{role}{', version ' + escape(', '.join(v['versions'])) if v['versions'] else ''}</small></th>"
+        + "".join(f'<td data-label="{key}">{v[key]:,}</td>' for key in counted)
         + "</tr>"
         for role, v in result["variants"].items()
     )
-    return _table("Variants", ("Variant", "Users", "Requests", "Exposed items"), rows)
+    unit = {"units": "Units", "counts": "Trials"}.get(result["source"]["kind"], "Users")
+    named = {"users": unit, "impressions": "Exposed items"}
+    return _table("Variants", ("Variant", *(named.get(key, key.capitalize()) for key in counted)), rows)
 
 
 def _scorecard(result: Result) -> str:
@@ -110,7 +116,7 @@ def _scorecard(result: Result) -> str:
         _metric(row, axis, margins, names, result["alpha"]) for row in sorted(rows, key=lambda row: order[row["role"]])
     )
     head = ("Metric", *names, f"Lift, {1 - result['alpha']:.0%} interval", forest_axis(axis), "p", "p adjusted", "MDE")
-    cuped = "Lifts are adjusted by CUPED where a row says so. " if result["freshness"]["cuped"] else ""
+    cuped = "Lifts are adjusted by CUPED where a row says so. " if any(row["cuped"] for row in rows) else ""
     if result["verdict"] == "invalid":
         cuped = "Not to be read: a check blocks. " + cuped
     note = f'<p class="note">{cuped}Thick bar: fixed-horizon interval; thin line: always valid; dashed: margin.</p>'
@@ -228,8 +234,10 @@ def _cuts(result: Result) -> str:
 
 
 def _checks(result: Result) -> str:
-    fresh = result["freshness"]
-    return _list((check["status"], check["statement"]) for check in result["checks"]) + (
+    fresh, listed = result["freshness"], _list((check["status"], check["statement"]) for check in result["checks"])
+    if fresh is None:
+        return listed
+    return listed + (
         f'<p class="note">First request {fresh["first_request"]}, last request {fresh["last_request"]}, last event '
         f"{fresh['last_event']}. Outcomes are credited to the request they refer to.</p>"
     )
@@ -290,3 +298,12 @@ def _bounds(row: Result) -> str:
 
 def _p(value: float | None) -> str:
     return "–" if value is None else "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def lift_in_words(row: Result) -> str:
+    """A metric's row in one line of text."""
+    if row["withheld"]:
+        return f"withheld, {row['withheld']}"
+    values = f"{_value(row['control'], row['unit'])} to {_value(row['treatment'], row['unit'])}"
+    p = "" if row["p"] is None else f", p = {row['p']:.2g}"
+    return f"{values}, lift {percent(row['lift'])}, interval {_interval(row['interval'])}{p}"

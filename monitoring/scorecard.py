@@ -6,35 +6,52 @@ the reason for whatever is withheld.
 
 from typing import Any
 
+from monitoring.definition import Definition
 from monitoring.fixed_horizon import adjust, aggregate, compare
-from monitoring.metrics import BY_NAME, LATENCY, METRICS, Metric
+from monitoring.metrics import Metric
 from monitoring.outcomes import Outcomes
 from monitoring.sequential import BURN_IN, always_valid
-from uniscale.sections import ExperimentConfig
 
 MIN_CUT_USERS = 50  # users a variant below which a cut is named but not compared
 
 
-def scorecard(
-    config: ExperimentConfig, outcomes: Outcomes, control: str, treatment: str, days: int
-) -> list[dict[str, Any]]:
-    """One row a metric of `METRICS`; `days` is the number of days with requests."""
-    arms = aggregate(outcomes.table(outcomes.users()), METRICS, outcomes.has_before)
-    if not {control, treatment} <= set(arms):
-        reason = "a variant has no users"
+def scorecard(config: Definition, outcomes: Outcomes, control: str, treatment: str, days: int) -> list[dict[str, Any]]:
+    """One row a mean or ratio of the experiment; `days` is the number of days with data."""
+    rows: dict[str, dict[str, Any]] = {}
+    for window in {metric.window_days: None for metric in config.means}:
+        chosen = tuple(metric for metric in config.means if metric.window_days == window)
+        table = outcomes.users(window=window)
+        arms = aggregate(outcomes.table(table), chosen, outcomes.has_before)
+        if {control, treatment} <= set(arms):
+            totals = _totals(outcomes, table, chosen)
+            found = _rows(config, chosen, arms, totals, (control, treatment), outcomes.has_before, days)
+            rows |= {row["name"]: row for row in found}
+            continue
+        reason = "a variant has no users" if window is None else f"no user of a variant has {window} days behind them"
         withheld = {"withheld": reason, "always_valid_withheld": reason}
-        return [empty_row(config, metric) | withheld for metric in METRICS]
-    totals = _totals(outcomes, METRICS)
+        rows |= {metric.name: empty_row(config, metric) | withheld for metric in chosen}
+    return [rows[metric.name] for metric in config.means]
+
+
+def _rows(
+    config: Definition,
+    metrics: tuple[Metric, ...],
+    arms: dict[str, Any],
+    totals: dict[str, dict[str, float]],
+    pair: tuple[str, str],
+    has_before: bool,
+    days: int,
+) -> list[dict[str, Any]]:
+    (control, treatment), rows = pair, []
     plain = {"alpha": config.alpha, "power": config.power, "target": config.mde_target}
-    rows = []
-    for metric in METRICS:
+    for metric in metrics:
         row = empty_row(config, metric)
         if days < metric.minimum_days:
             row["withheld"] = f"needs {metric.minimum_days} days of logs, there are {days}"
             row["always_valid_withheld"] = row["withheld"]
             rows.append(row)
             continue
-        found = compare(metric, arms[control], arms[treatment], covariates=outcomes.has_before, **plain)
+        found = compare(metric, arms[control], arms[treatment], covariates=has_before, **plain)
         unadjusted = (
             compare(metric, arms[control], arms[treatment], alpha=config.alpha, covariates=False)
             if found["cuped"]
@@ -51,7 +68,7 @@ def scorecard(
     return rows
 
 
-def empty_row(config: ExperimentConfig, metric: Metric) -> dict[str, Any]:
+def empty_row(config: Definition, metric: Metric) -> dict[str, Any]:
     """A row with every key and no number yet."""
     role = (
         "primary" if metric.name == config.primary else "guardrail" if metric.name in config.guardrails else "secondary"
@@ -73,7 +90,7 @@ def empty_row(config: ExperimentConfig, metric: Metric) -> dict[str, Any]:
     }
 
 
-def watched(config: ExperimentConfig, found: dict[str, Any], conversions: list[float]) -> dict[str, Any]:
+def watched(config: Definition, found: dict[str, Any], conversions: list[float]) -> dict[str, Any]:
     """The always-valid side of a row, withheld during the burn-in."""
     if found["withheld"] or found["log_ratio"] is None:
         return {"always_valid_withheld": found["withheld"] or "a variant is at zero, so the ratio has no logarithm"}
@@ -84,13 +101,14 @@ def watched(config: ExperimentConfig, found: dict[str, Any], conversions: list[f
     return {"always_valid": {"interval": [interval.lower, interval.upper], "p": interval.p}}
 
 
-def _totals(outcomes: Outcomes, metrics: tuple[Metric, ...]) -> dict[str, dict[str, float]]:
+def _totals(outcomes: Outcomes, table: str, metrics: tuple[Metric, ...]) -> dict[str, dict[str, float]]:
     names = sorted({metric.counts or metric.numerator for metric in metrics})
-    rows = outcomes.rows(f"SELECT variant, {', '.join(f'sum({name})' for name in names)} FROM users GROUP BY 1")
+    sums = ", ".join(f'sum("{name}")' for name in names)
+    rows = outcomes.rows(f"SELECT variant, {sums} FROM {table} GROUP BY 1")
     return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
 
 
-def adjust_secondary(config: ExperimentConfig, rows: list[dict[str, Any]]) -> None:
+def adjust_secondary(config: Definition, rows: list[dict[str, Any]]) -> None:
     """The primary metric is one test; the others share a false discovery rate."""
     others = {row["name"]: row["p"] for row in rows if row["p"] is not None and row["role"] != "primary"}
     adjusted = adjust(others, config.alpha)
@@ -99,16 +117,18 @@ def adjust_secondary(config: ExperimentConfig, rows: list[dict[str, Any]]) -> No
 
 
 def by_day(
-    config: ExperimentConfig, outcomes: Outcomes, control: str, treatment: str, days: list[str]
+    config: Definition, outcomes: Outcomes, control: str, treatment: str, days: list[str]
 ) -> list[dict[str, Any]]:
     """Cumulative lift up to each day, of the primary metric and of the guardrails that are means or ratios."""
-    chosen = tuple(metric for metric in METRICS if metric.name in {config.primary, *config.guardrails})
+    watched_ones = {config.primary, *config.guardrails}
+    chosen = tuple(m for m in config.means if m.name in watched_ones and m.window_days is None)
     points = []
     for number, day in enumerate(days, start=1):
-        arms = aggregate(outcomes.table(outcomes.users(until=day)), chosen, outcomes.has_before)
+        table = outcomes.users(until=day)
+        arms = aggregate(outcomes.table(table), chosen, outcomes.has_before)
         if not {control, treatment} <= set(arms):
             continue
-        totals = _totals(outcomes, chosen)
+        totals = _totals(outcomes, table, chosen)
         for metric in chosen:
             if number < metric.minimum_days:
                 continue
@@ -121,11 +141,12 @@ def by_day(
     return points
 
 
-def cuts(config: ExperimentConfig, outcomes: Outcomes, control: str, treatment: str) -> dict[str, Any]:
+def cuts(config: Definition, outcomes: Outcomes, control: str, treatment: str) -> dict[str, Any]:
     """Lift of the primary metric among new and returning users and in each scenario: exploratory, adjusted together."""
-    if config.primary == LATENCY.name:
-        return {"metric": config.primary, "rows": [], "withheld": "cuts need a metric that is a mean or a ratio"}
-    metric = BY_NAME[config.primary]
+    metric = config.metric(config.primary)
+    if metric.quantile is not None or metric.window_days is not None:
+        reason = "cuts need a metric that is a mean or a ratio over the whole experiment"
+        return {"metric": metric.name, "rows": [], "withheld": reason}
     scenarios = [s for (s,) in outcomes.rows("SELECT DISTINCT unnest(scenario) AS s FROM requests ORDER BY s")]
     wanted: list[tuple[str, str, dict[str, Any]]] = [("scenario", s, {"scenario": s}) for s in scenarios]
     if outcomes.has_before:

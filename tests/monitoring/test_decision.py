@@ -1,17 +1,27 @@
 import pytest
 
 from monitoring.decision import decide, guardrail
+from monitoring.metrics import BY_NAME
 
 
 def row(name="clicks_per_user", lift=0.0, interval=(-0.01, 0.01), p=0.5, always=None, mde=0.02, **more):
-    given = {"name": name, "lift": lift, "interval": list(interval) if interval else None, "p": p, "mde": mde}
+    metric = BY_NAME[name]
+    given = {
+        "name": name,
+        "label": metric.label,
+        "better": metric.better,
+        "lift": lift,
+        "interval": list(interval) if interval else None,
+        "p": p,
+        "mde": mde,
+    }
     given |= {"users_needed": 1000, "withheld": None, "always_valid_withheld": "burn-in", "always_valid": None}
     if always:
         given |= {"always_valid": {"interval": list(always), "p": 0.5}, "always_valid_withheld": None}
     return given | more
 
 
-def verdict(primary, guardrails=(), complete=True, blocks=(), mode="A/B", rows=None):
+def verdict(primary, guardrails=(), complete=True, blocks=(), mode="A/B", rows=None, early="harm"):
     return decide(
         mode=mode,
         blocks=blocks,
@@ -22,6 +32,7 @@ def verdict(primary, guardrails=(), complete=True, blocks=(), mode="A/B", rows=N
         days=(3, 3),
         alpha=0.05,
         target=0.05,
+        early=early,
     )["verdict"]
 
 
@@ -66,6 +77,14 @@ def test_every_verdict():
     assert verdict(flat) == "roll back"  # a lift of the target size would have been seen
     assert verdict(better, [fine], blocks=["sample ratio"]) == "invalid"
     assert verdict(row(p=None, interval=None, lift=None, withheld="no clicks")) == "keep running"
+
+
+def test_a_gain_ends_an_experiment_early_only_where_its_stop_rule_says_so_and_always_valid_intervals_agree():
+    winning, still = row(lift=0.1, p=0.001, always=(0.01, 0.2)), {"status": "open", "statement": "open"}
+    assert verdict(winning, complete=False) == "keep running"
+    assert verdict(winning, complete=False, early="either") == "ship"
+    assert verdict(winning, [still], complete=False, early="either") == "keep running"
+    assert verdict(row(lift=0.1, p=0.001), complete=False, early="either") == "keep running"
 
 
 def test_direction_of_the_primary_metric_counts():

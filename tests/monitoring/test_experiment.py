@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from monitoring.experiment import analyse
-from tests.monitoring.ab_logs import config, rewrite, write_experiment
+from monitoring.definition import definition_from, pipeline_definition
+from monitoring.experiment import analyse, analyse_logs
+from tests.monitoring.ab_logs import START, config, rewrite, write_experiment
 from uniscale.assignment import assign
 from uniscale.errors import ConfigError, DataError
 from uniscale.hashing import hash64
@@ -241,6 +242,38 @@ def test_a_missing_day_is_named(tmp_path):
         and "2026-03-04 (both variants)" in status(result, "days")["statement"]
     )
     assert not result["days"]["complete"]
+
+
+def test_a_window_counts_from_a_users_first_request_and_waits_for_its_end(tmp_path):
+    import pyarrow.parquet as pq
+
+    paths = write_experiment(tmp_path, users=300, days=4, seed=20)
+    metric = {"name": "two_days", "label": "Two days", "numerator": "requests", "better": "higher", "unit": "count"}
+    metric |= {"meaning": "Requests within two days.", "window_days": 2, "covariate": False}
+    raw = pipeline_definition(config(days=4), "champion", "candidate").model_dump()
+    raw |= {"metrics": [metric, *raw["metrics"]], "primary": "two_days", "guardrails": {}}
+    result = analyse_logs(definition_from(raw), paths["serving_log"], paths["logs"], tmp_path / "out")
+    served = pq.read_table(paths["serving_log"]).to_pylist()
+    days = {}
+    for request in served:
+        days.setdefault((request["variant"], request["user_id"]), []).append(request["ts"].date())
+    first_days = sorted({day for seen in days.values() for day in seen})
+    ready = {key: seen for key, seen in days.items() if min(seen) <= first_days[-2]}
+    counts = [
+        [sum((day - min(seen)).days < 2 for day in seen) for (arm, _), seen in ready.items() if arm == name]
+        for name in ("champion", "candidate")
+    ]
+    found = row(result, "two_days")
+    assert [found["control"], found["treatment"]] == pytest.approx([sum(c) / len(c) for c in counts])
+
+
+def test_requests_before_the_last_change_of_weights_are_left_out(tmp_path):
+    paths = write_experiment(tmp_path, users=200, days=3, seed=21)
+    definition = pipeline_definition(config(), "champion", "candidate")
+    result = analyse_logs(
+        definition, paths["serving_log"], paths["logs"], tmp_path / "out", since=START + timedelta(days=1)
+    )
+    assert result["days"]["present"] == ["2026-03-03", "2026-03-04"]
 
 
 def test_users_change_their_query(tmp_path):

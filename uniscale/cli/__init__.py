@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from uniscale.cli import kubeflow, local, registry, steps, studies
+from uniscale.cli import experiments, kubeflow, local, registry, steps, studies
 
 # Set before any dependency is imported, here or in a child process: none of them phones home, and threads that wait
 # for work sleep instead of spinning (on busy cores, spinning made training ten times slower).
@@ -21,7 +21,8 @@ ENVIRONMENT = {
 app = typer.Typer(
     help="Search ranking from logs to a monitored service: UniScale (ES3 + HHSFT) in a Kubeflow pipeline.\n\n"
     "Start with `uniscale run`. Every value is a key of params.yaml and is changed with --set section.key=value. "
-    "Exit codes: 0 completed and promoted, 3 completed and the candidate rejected, 2 wrong use, 1 any other failure.",
+    "Exit codes: 0 completed and promoted, 3 completed and the candidate rejected, 4 an experiment that is not to be "
+    "believed, 2 wrong use, 1 any other failure.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -30,6 +31,7 @@ local.register(app)
 steps.register(app)
 studies.register(app)
 registry.register(app)
+experiments.register(app)
 kubeflow.register(app)
 
 

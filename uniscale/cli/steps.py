@@ -10,7 +10,7 @@ from uniscale.cli.options import ConfigPath, Deployment, Logs, Out, Rows, Settin
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (logs, ingest, features, samples, train, evaluate, drift, cost, gate, package, smoke, experiment):
+    for verb in (logs, ingest, features, samples, train, evaluate, drift, cost, gate, package, smoke):
         app.command(rich_help_panel="Steps")(verb)
 
 
@@ -162,12 +162,3 @@ def smoke(deployment: Deployment, out: Out, settings: Settings = None, config: C
     """Start a deployment on loopback, check it over HTTP, measure latency, stop it."""
     c = load(config, settings)
     call("smoke", seed=c.seed, serving=c.serving, deployment=deployment, checked=out)
-
-
-def experiment(
-    logs: Logs, rows: Rows, deployment: Deployment, out: Out, settings: Settings = None, config: ConfigPath = None
-) -> None:
-    """Put both variants before simulated users and analyse the A/B; on real logs, replay them."""
-    c = load(config, settings)
-    sections = {"data": c.data, "simulation": c.simulation, "serving": c.serving, "settings": c.experiment}
-    call("experiment", seed=c.seed, **sections, clean=logs, rows=rows, deployment=deployment, result=out)

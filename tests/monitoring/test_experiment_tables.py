@@ -1,0 +1,195 @@
+"""Experiments from tables: hand-computed results of two public ones, and what a bad table is told."""
+
+import json
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from monitoring.definition import load_definition
+from monitoring.experiment import analyse_table
+from uniscale.errors import ConfigError, DataError
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+COOKIE_CATS = load_definition(EXAMPLES / "cookie_cats.yaml")
+UPWORTHY = load_definition(EXAMPLES / "upworthy.yaml")
+
+
+def players(gate_30=(44_700, 20_034, 8_502), gate_40=(45_489, 20_119, 8_279)):
+    """A table with Cookie Cats' numbers of players and of returns after a day and a week (rounds made up)."""
+    counts = np.array([gate_30[0], gate_40[0]])
+    place = np.concatenate([np.arange(n) for n in counts])
+    arm = np.repeat([0, 1], counts)
+    columns = {"userid": np.arange(counts.sum()), "version": np.array(["gate_30", "gate_40"])[arm]}
+    for name, at in (("retention_1", 1), ("retention_7", 2)):
+        columns[name] = place < np.array([gate_30[at], gate_40[at]])[arm]
+    return pa.table(columns | {"sum_gamerounds": place % 50})
+
+
+def analysed(folder, table, definition=COOKIE_CATS):
+    pq.write_table(table, folder / "table.parquet")
+    result = analyse_table(definition, folder / "table.parquet", folder / "out")
+    assert json.loads((folder / "out" / "experiment.json").read_text()) == json.loads(json.dumps(result))
+    assert ">nan" not in (folder / "out" / "experiment.html").read_text().lower()
+    return result
+
+
+def row(result, name):
+    return next(r for r in result["metrics"] if r["name"] == name)
+
+
+def test_cookie_cats_by_hand(tmp_path):
+    result = analysed(tmp_path, players())
+    assert result["sample_ratio"]["p"] == pytest.approx(0.0086, abs=5e-5)
+    assert result["sample_ratio"]["status"] == "warn" and result["mode"] == "A/B"
+    week, day = row(result, "retention_7"), row(result, "retention_1")
+    # 8,502 / 44,700 and 8,279 / 45,489; z of two proportions, unpooled: 3.164 and 1.784.
+    assert (week["control"], week["treatment"]) == pytest.approx((0.190201, 0.182000), abs=1e-6)
+    assert week["lift"] == pytest.approx(-0.043119, abs=1e-6) and week["p"] == pytest.approx(0.001556, abs=1e-6)
+    assert week["interval"] == pytest.approx([-0.068891, -0.016634], abs=2e-6)
+    assert day["lift"] == pytest.approx(-0.013176, abs=1e-6) and day["p"] == pytest.approx(0.074408, abs=1e-5)
+    assert result["verdict"] == "roll back"
+
+
+def test_upworthy_by_hand_and_as_its_rows_would_be(tmp_path):
+    counts = {"index": [70094, 70095], "impressions": [13_331, 13_587], "clicks": [209, 166]}
+    table = pa.table(counts | {"clickability_test_id": ["527fee4a632bdb5afb013925"] * 2})
+    result = analysed(tmp_path, table, UPWORTHY)
+    ctr = row(result, "ctr")
+    # p = 0.015678 and 0.012218; log-scale error √((1 − p)/209 + (1 − q)/166) = 0.10317.
+    assert ctr["lift"] == pytest.approx(-0.220707, abs=1e-6) and ctr["p"] == pytest.approx(0.015556, abs=2e-5)
+    assert ctr["interval"] == pytest.approx([-0.363474, -0.045918], abs=1e-4)
+    assert "Impression-level binomial" in result["source"]["statement"]
+    assert "Impression-level binomial" in (tmp_path / "out" / "experiment.html").read_text()
+    clicked = np.concatenate([np.arange(13_331) < 209, np.arange(13_587) < 166])
+    arm = np.repeat(["70094", "70095"], [13_331, 13_587])
+    rows = pa.table({"unit": np.arange(len(arm)), "variant": arm, "clicks": clicked})
+    source = {"kind": "units", "unit": "unit", "variant": "variant", "day": None}
+    expanded = UPWORTHY.model_validate(UPWORTHY.model_dump() | {"source": source})
+    same = row(analysed(tmp_path, rows, expanded), "ctr")
+    for key in ("lift", "interval", "p", "mde"):
+        assert ctr[key] == pytest.approx(same[key], rel=1e-6)
+
+
+def test_rows_by_day_add_up_to_the_unit_and_have_a_curve(tmp_path):
+    rng, users, days = np.random.default_rng(5), 400, 4
+    user, day = np.repeat(np.arange(users), days), np.tile(np.arange(days), users)
+    clicks = rng.poisson(1.0, users * days).astype(float)
+    arm = np.where(user % 2, "gate_40", "gate_30")
+    columns = {"userid": user, "version": arm, "retention_7": clicks, "retention_1": clicks, "sum_gamerounds": clicks}
+    columns["day"] = [date(2026, 3, 2) + timedelta(days=int(n)) for n in day]
+    source = COOKIE_CATS.source.model_dump() | {"day": "day"}
+    definition = COOKIE_CATS.model_validate(
+        COOKIE_CATS.model_dump() | {"source": source, "stop": {"days": 4, "early": "harm"}}
+    )
+    result = analysed(tmp_path, pa.table(columns), definition)
+    totals = [clicks[arm == name].sum() / (users / 2) for name in ("gate_30", "gate_40")]
+    found = row(result, "retention_7")
+    assert [found["control"], found["treatment"]] == pytest.approx(totals)
+    curve = [point for point in result["by_day"] if point["metric"] == "retention_7"]
+    assert len(curve) == days and curve[-1]["lift"] == pytest.approx(found["lift"])
+    first = [clicks[(arm == name) & (day == 0)].mean() for name in ("gate_30", "gate_40")]
+    assert curve[0]["lift"] == pytest.approx(first[1] / first[0] - 1)
+
+
+def test_a_covariate_column_narrows_the_interval(tmp_path):
+    rng = np.random.default_rng(6)
+    before = rng.gamma(2.0, 5.0, 3000)
+    table = pa.table(
+        {
+            "userid": np.arange(3000),
+            "version": np.where(np.arange(3000) % 2, "gate_30", "gate_40"),
+            "now": rng.poisson(before).astype(float),
+            "earlier": before,
+        }
+    )
+    metric = COOKIE_CATS.metrics[2].__dict__ | {"name": "now", "numerator": "now"}
+    changes = {"primary": "now", "guardrails": {}}
+    plain = COOKIE_CATS.model_validate(COOKIE_CATS.model_dump() | changes | {"metrics": [metric]})
+    adjusted = COOKIE_CATS.model_validate(
+        COOKIE_CATS.model_dump() | changes | {"metrics": [metric | {"covariate": "earlier"}]}
+    )
+    wide, narrow = (row(analysed(tmp_path, table, d), "now") for d in (plain, adjusted))
+    assert narrow["cuped"] and not wide["cuped"]
+    assert np.ptp(narrow["interval"]) < 0.7 * np.ptp(wide["interval"])
+
+
+def test_repeated_units_count_once_and_strangers_are_left_out(tmp_path):
+    small = players((400, 160, 80), (420, 170, 90))
+    plain = analysed(tmp_path, small)
+    again = analysed(tmp_path, pa.concat_tables([small, small.slice(0, 50)]))
+    assert row(again, "retention_1")["control"] == row(plain, "retention_1")["control"]
+    assert [c["status"] for c in again["checks"] if c["name"] == "duplicates"] == ["warn"]
+    other = small.set_column(1, "version", pa.array(["gate_50"] * 10 + small["version"].to_pylist()[10:]))
+    left_out = analysed(tmp_path, other)
+    assert any("10 rows of gate_50 are left out" in check["statement"] for check in left_out["checks"])
+
+
+@pytest.mark.parametrize(
+    "change, verdict, said",
+    [
+        (lambda t: t.filter(pa.compute.equal(t["version"], "gate_30")), "invalid", "No unit of gate_40"),
+        (lambda t: t.slice(0, 1), "invalid", "No unit of gate_40"),
+        (lambda t: t.slice(0, 0), "invalid", "No unit of gate_30 or gate_40"),
+        (
+            lambda t: t.set_column(3, "retention_7", pa.array([False] * len(t))),
+            "keep running",
+            "no retention_7 in either variant",
+        ),
+    ],
+)
+def test_a_table_that_says_nothing_gets_a_clear_verdict(tmp_path, change, verdict, said):
+    result = analysed(tmp_path, change(players((400, 160, 80), (420, 170, 90))))
+    assert result["verdict"] == verdict and said in result["reason"]
+    assert said in (tmp_path / "out" / "experiment.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "table, said",
+    [
+        (
+            players((9, 4, 2), (9, 4, 2)).rename_columns(["user", "version", "retention_1", "retention_7", "x"]),
+            "userid",
+        ),
+        (players((9, 4, 2), (9, 4, 2)).drop_columns(["retention_7"]), "no column 'retention_7'; did you mean"),
+        (players().slice(0, 9).set_column(4, "sum_gamerounds", pa.array([1.0] * 8 + [None])), "1 values of sum_game"),
+        (players().slice(0, 9).set_column(4, "sum_gamerounds", pa.array([1.0] * 8 + [np.nan])), "not finite"),
+        (players().slice(0, 9).set_column(4, "sum_gamerounds", pa.array(["many"] * 9)), "metrics need numbers"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_an_error(tmp_path, table, said):
+    with pytest.raises(DataError, match=said):
+        analysed(tmp_path, table)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "impressions, clicks, said",
+    [
+        ([100, 100], [101, 3], "not between"),
+        ([100, None], [1, 3], "not between"),
+        ([100, 100], [1, None], "not between"),
+    ],
+)
+def test_impossible_counts_are_an_error(tmp_path, impressions, clicks, said):
+    table = pa.table({"index": [70094, 70095], "impressions": impressions, "clicks": clicks})
+    table = table.append_column("clickability_test_id", pa.array(["527fee4a632bdb5afb013925"] * 2))
+    with pytest.raises(DataError, match=said):
+        analysed(tmp_path, table, UPWORTHY)
+    with pytest.raises(ConfigError, match="unknown treatment"):
+        analyse_table(UPWORTHY, tmp_path / "table.parquet", tmp_path / "out", "70096")
+
+
+def test_the_verb_warns_and_exits_non_zero_under_strict(tmp_path):
+    pq.write_table(players(), tmp_path / "players.parquet")
+    command = [sys.executable, "-m", "uniscale.cli", "experiment", "analyze", "--out", str(tmp_path / "out")]
+    command += ["--config", str(EXAMPLES / "cookie_cats.yaml"), "--data", str(tmp_path / "players.parquet")]
+    lenient, strict = (subprocess.run([*command, *more], capture_output=True, text=True) for more in ([], ["--strict"]))
+    assert (lenient.returncode, strict.returncode) == (0, 4), lenient.stderr + strict.stderr
+    assert "WARNING sample ratio" in strict.stdout and "p = 0.0086 < 0.01" in strict.stdout
+    assert (tmp_path / "out" / "experiment.html").exists()
