@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from monitoring.drift_faults import name_fault
 from monitoring.drift_gauges import gauges
 from monitoring.drift_predictions import prediction_windows
 from monitoring.drift_rows import batches, files, watched
 from monitoring.drift_sample import Levels, draw, level_of
 from monitoring.drift_scores import Buckets, Score, score
+from monitoring.label_delay import daily_rates, late_labels
 from uniscale.artifacts import atomic_folder, read_json, write_json
 from uniscale.config import Config
 from uniscale.errors import DataError
@@ -75,6 +77,8 @@ def drift(config: Config, samples: Path, out: Path, predictions: Path | None = N
         labels += rates
         progress.advance(2 * sum(len(files(samples, domain, window)) for window in windows.values()))
     progress.finish()
+    rated = daily_rates(samples, spec, (windows["reference"][0], windows["current"][1]))
+    late = [found for task, days in rated.items() if (found := late_labels(task, days, settings.rate_warn))]
     predicted, note = _predictions(predictions, samples, spec, windows, settings)
     notes += [note] if note else []
     from monitoring.drift_report import report_on  # Evidently takes seconds to import: only once there is something
@@ -83,6 +87,10 @@ def drift(config: Config, samples: Path, out: Path, predictions: Path | None = N
         frames = {name: levels["candidate"].columns for name, levels in drawn.items()}
         tests, untested = report_on(watched(spec, target), frames, settings.top_ids, folder / "drift.html")
         result = judge(settings, target, columns, labels, predicted, tests)
+        result["late_labels"] = late
+        result["drifted"] += [f"{target}.{found['task']}: {found['why']}" for found in late]
+        if late and result["verdict"] == "quiet":
+            result["verdict"] = "warn"
         result |= {"windows": windows, "columns": columns, "labels": labels, "predictions": predicted}
         result |= {"evidently": [asdict(test) for test in tests], "untested": untested, "notes": notes}
         write_json(folder / "drift.json", result)
@@ -120,9 +128,12 @@ def _score(
     for column in (c for c in watched(spec, domain) if c.kind != "label"):
         scored = score(counts["reference"][column.name], counts["current"][column.name])
         if scored is not None:
-            why = _why(scored, column.kind, config)
+            why = explain(scored, column.kind, config)
             entry = {"domain": domain, "name": column.name, "level": column.level, "kind": column.kind}
-            rows.append(entry | asdict(scored) | {"drifted": why is not None, "why": why})
+            before, now = (drawn[name][level_of(column)].columns[column.name] for name in ("reference", "current"))
+            missing = (scored.reference_missing, scored.current_missing)
+            fault = name_fault(column.kind, before, now, missing) if why else None
+            rows.append(entry | asdict(scored) | {"drifted": why is not None, "why": why, "fault": fault})
     rates = [
         _rate(task, domain, positives["reference"][task], positives["current"][task], config)
         for task in positives["reference"]
@@ -130,7 +141,7 @@ def _score(
     return rows, rates
 
 
-def _why(scored: Score, kind: str, config: DriftConfig) -> str | None:
+def explain(scored: Score, kind: str, config: DriftConfig) -> str | None:
     """The sentence that says why a column drifted, None when it did not."""
     change = scored.current_missing - scored.reference_missing
     if abs(change) > config.missing_warn:
@@ -171,7 +182,7 @@ def _predictions(
         bucket = Buckets.of_numbers(reference)
         scored = score(bucket.counts(reference), bucket.counts(current))
         if scored is not None:
-            why = _why(scored, "number", config)
+            why = explain(scored, "number", config)
             rows.append(
                 {"domain": spec.domains[0], "name": task} | asdict(scored) | {"drifted": why is not None, "why": why}
             )
@@ -192,7 +203,9 @@ def judge(
     failed = sum(not test.passed for test in tests)
     tested = failed / len(tests)
     noticed = [
-        f"{row['domain']}.{row['name']}: {row['why']}" for row in (*columns, *labels, *predicted) if row["drifted"]
+        f"{row['domain']}.{row['name']}: {'; '.join(filter(None, [row.get('fault'), row['why']]))}"
+        for row in (*columns, *labels, *predicted)
+        if row["drifted"]
     ]
     verdict = "drift" if max(share, tested) > config.max_drifted_share else "warn" if noticed else "quiet"
     reason = (

@@ -15,6 +15,7 @@ from typing import Any
 
 import duckdb
 
+from monitoring.behaviour_checks import find_bots, novelty
 from monitoring.counts import count_rows
 from monitoring.decision import decide, guardrail
 from monitoring.definition import CountsSource, Definition, UnitsSource, pipeline_definition
@@ -87,6 +88,10 @@ def analyse_logs(
     with _database() as connection:
         outcomes = load_outcomes(connection, serving_log, logs, pre_period, (definition.control, treatment), since)
         checks = check_logs(outcomes, definition, definition.control, treatment)
+        bots = find_bots(outcomes)
+        if bots["users"]:
+            text = f"{bots['users']:,} users ask like bots and make {bots['share']:.1%} of the requests; the greatest: "
+            checks.append(Check("bots", "warn", text + ", ".join(bots["names"]) + "."))
         versions = {
             name: [
                 v for (v,) in outcomes.rows("SELECT DISTINCT version FROM asked WHERE variant = ? ORDER BY 1", [name])
@@ -154,6 +159,8 @@ def _assess(
     days = [str(day) for (day,) in outcomes.rows("SELECT DISTINCT day FROM user_days ORDER BY 1") if day is not None]
     rows = scorecard(definition, outcomes, control, treatment, len(days) or definition.days)
     rows += [found["row"] for found in slow]
+    if wears := novelty(definition, outcomes, (control, treatment), days):
+        checks.append(Check("novelty", "warn", wears))
     result = _judged(definition, treatment, versions, sizes, users, checks, rows, days, slow)
     result["by_day"] = by_day(definition, outcomes, control, treatment, days)
     return result

@@ -12,6 +12,7 @@ from monitoring.definition import Definition
 from monitoring.fixed_horizon import aggregate, compare, sample_ratio
 from monitoring.metrics import Metric
 from monitoring.outcomes import Outcomes
+from monitoring.units import Units
 from uniscale.assignment import assign
 
 MAX_CONTAMINATED = 0.01  # share of users seen in both variants above which leaving them out is no longer harmless
@@ -61,45 +62,44 @@ def check_logs(outcomes: Outcomes, config: Definition, control: str, treatment: 
     ]
 
 
-def check_units(outcomes: Outcomes, config: Definition, variants: tuple[str, str]) -> list[Check]:
+def check_units(units: Units, config: Definition, variants: tuple[str, str]) -> list[Check]:
     """The checks that a table with one row a unit (or a unit and day) allows, sample ratio left out."""
     pair = list(variants)
-    nameless = outcomes.one("SELECT count(*) FROM served WHERE user_id IS NULL OR variant IS NULL")
-    checks = _rows(outcomes, pair, "(user_id, coalesce(day, DATE '0001-01-01'))", "rows", "a unit")
-    if nameless:
-        checks.append(Check("rows", "warn", f"{nameless:,} rows name no unit or no variant and are left out."))
-    return [*checks, _assignment(outcomes, config), _contamination(outcomes, pair)]
+    checks = [_duplicates(units.repeated, units.table_rows, "rows", "a unit")]
+    other = units.rows("SELECT variant, sum(times) FROM served WHERE NOT list_contains(?, variant) GROUP BY 1", [pair])
+    if other:
+        checks.append(_others(int(sum(rows for _, rows in other)), [name for name, _ in other]))
+    if units.nameless:
+        checks.append(Check("rows", "warn", f"{units.nameless:,} rows name no unit or no variant and are left out."))
+    return [*checks, _assignment(units, config), _contamination(units, pair)]
 
 
-def _rows(
-    outcomes: Outcomes, pair: list[str], key: str = "request_id", rows_are: str = "serving rows", one: str = "a request"
-) -> list[Check]:
-    checks = []
+def _rows(outcomes: Outcomes, pair: list[str]) -> list[Check]:
     rows, ids, other = outcomes.rows(
-        f"SELECT count(*), count(DISTINCT {key}), count(*) FILTER (NOT list_contains(?, variant)) FROM served "
-        "WHERE variant IS NOT NULL",
+        "SELECT count(*), count(DISTINCT request_id), count(*) FILTER (NOT list_contains(?, variant)) FROM served",
         [pair],
     )[0]
-    repeated = rows - ids
-    checks.append(
-        Check("duplicates", "warn", f"{repeated:,} of {rows:,} {rows_are} repeat {one}; each counts once.")
-        if repeated
-        else Check("duplicates", "pass", f"{rows:,} {rows_are}, none repeats {one}.")
-    )
+    checks = [_duplicates(rows - ids, rows, "serving rows", "a request")]
     if other:
-        names = [
-            name
-            for (name,) in outcomes.rows("SELECT DISTINCT variant FROM served WHERE variant IS NOT NULL ORDER BY 1")
-            if name not in pair
-        ]
-        checks.append(Check("other variants", "warn", f"{other:,} rows of {', '.join(names)} are left out."))
+        found = outcomes.rows("SELECT DISTINCT variant FROM served WHERE NOT list_contains(?, variant)", [pair])
+        checks.append(_others(other, [name for (name,) in found]))
     return checks
+
+
+def _duplicates(repeated: int, rows: int, noun: str, key: str) -> Check:
+    if repeated:
+        return Check("duplicates", "warn", f"{repeated:,} of {rows:,} {noun} repeat {key}; each counts once.")
+    return Check("duplicates", "pass", f"{rows:,} {noun}, none repeats {key}.")
+
+
+def _others(rows: int, names: list[str]) -> Check:
+    return Check("other variants", "warn", f"{rows:,} rows of {', '.join(sorted(names))} are left out.")
 
 
 def _assignment(outcomes: Outcomes, config: Definition) -> Check:
     if config.salt is None:
         return Check("assignment", "pass", "Not rechecked: the experiment names no salt, others assigned its users.")
-    logged = outcomes.rows("SELECT DISTINCT user_id, variant FROM served WHERE user_id IS NOT NULL ORDER BY ALL")
+    logged = outcomes.rows("SELECT DISTINCT user_id, variant FROM served ORDER BY ALL")
     wrong = [(user, variant) for user, variant in logged if assign(user, config.salt, config.weights) != variant]
     if wrong:
         user, variant = wrong[0]

@@ -5,7 +5,7 @@ advertiser was charged for it. The same SQL, run over the request log of an earl
 CUPED: one definition of every metric.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,10 +13,14 @@ from typing import Any
 
 import duckdb
 import ibis
+from tea_tasting.aggr import Aggregates
 
+from monitoring.fixed_horizon import aggregate
+from monitoring.metrics import Metric
 from uniscale.errors import DataError
 from uniscale.logs import LogDescription
 
+Look = tuple[str, dict[str, Aggregates], dict[str, dict[str, float]]]  # day, and by variant: aggregates, totals
 REFORMULATION_MINUTES = 10
 SUMS = ("impressions", "logged", "clicks", "orders", "gmv", "charges", "charged", "reformulated", "fallbacks")
 COLUMNS = ("requests", *SUMS, "active_days", "converted")  # of the per-user table
@@ -42,12 +46,26 @@ class Outcomes:
         """A table as an ibis expression, which tea-tasting aggregates inside DuckDB."""
         return ibis.duckdb.from_connection(self.connection).table(name)
 
+    def totals(self, table: str, metrics: tuple[Metric, ...]) -> dict[str, dict[str, float]]:
+        """Sums by variant of what the metrics count, for the burn-in."""
+        names = sorted({metric.counts or metric.numerator for metric in metrics})
+        sums = ", ".join(f'sum("{name}")' for name in names)
+        rows = self.rows(f"SELECT variant, {sums} FROM {table} GROUP BY 1")
+        return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
+
+    def looks(self, metrics: tuple[Metric, ...], days: list[str], cumulative: bool = True) -> Iterator[Look]:
+        """Day, aggregates and totals by variant up to the end of each day, or of each day alone."""
+        for day in days:
+            table = self.users(until=day, since=None if cumulative else day)
+            yield day, aggregate(self.table(table), metrics, self.has_before), self.totals(table, metrics)
+
     def users(
         self,
         until: str | None = None,
         scenario: str | None = None,
         new: bool | None = None,
         window: int | None = None,
+        since: str | None = None,
     ) -> str:
         """Name of a fresh table with one row a user: variant, sums over the requests chosen, and `…_before` covariates.
 
@@ -55,6 +73,7 @@ class Outcomes:
             until: last day counted, ISO; None for all.
             scenario: only requests of this scenario; None for all.
             new: True for users without activity before the experiment, False for the others; needs a pre-period.
+            since: first day counted, ISO; None for all.
             window: days from a user's first request that count; users whose window is not over are left out.
         """
         source, where = (
@@ -64,6 +83,8 @@ class Outcomes:
         parameters: dict[str, Any] = {} if scenario is None else {"scenario": scenario}
         if until is not None:
             where, parameters["until"] = f"{where} AND day <= CAST($until AS DATE)", until
+        if since is not None:
+            where, parameters["since"] = f"{where} AND day >= CAST($since AS DATE)", since
         if window is not None:
             source += " JOIN (SELECT user_id, min(day) AS first FROM user_days GROUP BY user_id) USING (user_id)"
             where += " AND day < first + $window AND first + $window <= (SELECT max(day) + 1 FROM user_days)"

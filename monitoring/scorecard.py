@@ -23,7 +23,7 @@ def scorecard(config: Definition, outcomes: Outcomes, control: str, treatment: s
         table = outcomes.users(window=window)
         arms = aggregate(outcomes.table(table), chosen, outcomes.has_before)
         if {control, treatment} <= set(arms):
-            totals = _totals(outcomes, table, chosen)
+            totals = outcomes.totals(table, chosen)
             found = _rows(config, chosen, arms, totals, (control, treatment), outcomes.has_before, days)
             rows |= {row["name"]: row for row in found}
             continue
@@ -101,13 +101,6 @@ def watched(config: Definition, found: dict[str, Any], conversions: list[float])
     return {"always_valid": {"interval": [interval.lower, interval.upper], "p": interval.p}}
 
 
-def _totals(outcomes: Outcomes, table: str, metrics: tuple[Metric, ...]) -> dict[str, dict[str, float]]:
-    names = sorted({metric.counts or metric.numerator for metric in metrics})
-    sums = ", ".join(f'sum("{name}")' for name in names)
-    rows = outcomes.rows(f"SELECT variant, {sums} FROM {table} GROUP BY 1")
-    return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
-
-
 def adjust_secondary(config: Definition, rows: list[dict[str, Any]]) -> None:
     """The primary metric is one test; the others share a false discovery rate."""
     others = {row["name"]: row["p"] for row in rows if row["p"] is not None and row["role"] != "primary"}
@@ -123,12 +116,9 @@ def by_day(
     watched_ones = {config.primary, *config.guardrails}
     chosen = tuple(m for m in config.means if m.name in watched_ones and m.window_days is None)
     points = []
-    for number, day in enumerate(days, start=1):
-        table = outcomes.users(until=day)
-        arms = aggregate(outcomes.table(table), chosen, outcomes.has_before)
+    for number, (day, arms, totals) in enumerate(outcomes.looks(chosen, days), start=1):
         if not {control, treatment} <= set(arms):
             continue
-        totals = _totals(outcomes, table, chosen)
         for metric in chosen:
             if number < metric.minimum_days:
                 continue

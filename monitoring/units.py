@@ -1,25 +1,34 @@
 """An experiment whose data are one table: a row a randomised unit, or a row a unit and day.
 
-The table becomes the `user_days` of `monitoring.outcomes`, so scorecard, looks by day and checks are the same code.
+Units get dense numbers, so that millions of them are summed by place; scorecard and checks are the code of the logs.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import numpy as np
+from tea_tasting.aggr import Aggregates
 
 from monitoring.definition import Definition, UnitsSource
-from monitoring.outcomes import Outcomes
+from monitoring.metrics import Metric
+from monitoring.outcomes import Look, Outcomes
 from uniscale.config import nearest
 from uniscale.errors import DataError
+
+MAX_CELLS = 2_000_000_000  # units times days, a byte each while repeated rows are looked for
 
 
 @dataclass
 class Units(Outcomes):
-    """Tables `user_days` (user_id, variant, day or null, the metrics' columns) and `table_rows` as they came."""
+    """Tables `served` (user_id, variant) and `user_days` (place, again as user_id, variant, day, the columns)."""
 
     columns: tuple[str, ...] = ()
     by_day: bool = False
+    table_rows: int = 0
+    nameless: int = 0  # rows without a unit or a variant
+    repeated: int = 0  # rows beyond the first of a unit (and day)
 
     def users(
         self,
@@ -27,21 +36,43 @@ class Units(Outcomes):
         scenario: str | None = None,
         new: bool | None = None,
         window: int | None = None,
-        only: tuple[str, ...] | None = None,
+        since: str | None = None,
     ) -> str:
-        """Name of a table with one row a unit; `until` is the last day counted, `only` the columns asked for."""
-        assert scenario is None and new is None and window is None, "a table of units has no requests to choose from"
+        """Name of a table with one row a unit."""
+        chosen = {"until": until, "scenario": scenario, "new": new, "window": window, "since": since}
+        assert set(chosen.values()) == {None}, f"a table of units has no requests to choose from: {chosen}"
         if not self.by_day:
             return "user_days"
-        chosen = self.columns if only is None else only
-        sums = ", ".join(f'sum("{name}") AS "{name}"' for name in chosen)
-        where = "TRUE" if until is None else "day <= CAST($until AS DATE)"
+        sums = ", ".join(f'sum("{name}") AS "{name}"' for name in self.columns)
         self.connection.execute(
-            f"CREATE OR REPLACE TABLE users AS SELECT user_id, variant, {sums} FROM user_days "
-            f"WHERE {where} GROUP BY ALL",
-            {} if until is None else {"until": until},
+            f"CREATE OR REPLACE TABLE users AS SELECT place, any_value(variant) AS variant, {sums} FROM user_days "
+            "GROUP BY place"
         )
         return "users"
+
+    def looks(self, metrics: tuple[Metric, ...], days: list[str], cumulative: bool = True) -> Iterator[Look]:
+        """Aggregates up to each day, from sums that are carried on from the day before, or of each day alone."""
+        covariates = [metric.covariate for metric in metrics if isinstance(metric.covariate, str)]
+        names = list(dict.fromkeys([c for m in metrics for c in (*m.columns, *filter(None, [m.counts]))] + covariates))
+        chosen = ", ".join(f'"{name}"' for name in names)
+        size = self.one("SELECT coalesce(max(place) + 1, 0) FROM user_days")
+        sums, seen, arm = np.zeros((size, len(names))), np.zeros(size, bool), np.zeros(size, np.int64)
+        variants = [name for (name,) in self.rows("SELECT DISTINCT variant FROM user_days ORDER BY 1")]
+        for day in days:
+            found = self.connection.execute(
+                f"SELECT place, list_position($variants, variant) - 1 AS arm, {chosen} FROM user_days "
+                "WHERE day = CAST($day AS DATE)",
+                {"variants": variants, "day": day},
+            ).fetchnumpy()
+            place = found["place"]
+            if not cumulative:
+                sums[:], seen[:] = 0.0, False
+            sums[place] += np.stack([found[name] for name in names], axis=1)
+            seen[place], arm[place] = True, found["arm"]
+            arms = {v: _moments(sums[seen & (arm == n)], names) for n, v in enumerate(variants)}
+            arms = {variant: moments for variant, moments in arms.items() if moments.count()}
+            totals = {v: {name: found.mean(name) * found.count() for name in names} for v, found in arms.items()}
+            yield day, arms, totals
 
 
 def load_units(
@@ -56,44 +87,83 @@ def load_units(
     Raises:
         DataError: no such file, a missing column, or a value of a metric that is no finite number.
     """
-    table = scan_table(data)
-    metrics = definition.means
-    covariates = {m.covariate for m in metrics if isinstance(m.covariate, str)}
-    columns = tuple(dict.fromkeys([c for m in metrics for c in m.columns] + sorted(covariates)))
+    table, metrics = scan_table(data), definition.means
+    covariates = [m.covariate for m in metrics if isinstance(m.covariate, str)]
+    needed = [c for m in metrics for c in (*m.columns, *filter(None, [m.counts]))] + covariates
+    columns = tuple(dict.fromkeys(needed))
     named = [source.unit, source.variant, *([source.day] if source.day else []), *columns]
     require_columns(connection, table, data, named)
-    day = f'CAST("{source.day}" AS DATE)' if source.day else "NULL"
+    day = f'CAST("{source.day}" AS DATE)' if source.day else "CAST(NULL AS DATE)"
     values = "".join(f', CAST("{name}" AS DOUBLE) AS "{name}"' for name in columns)
+    chosen = "".join(f', "{name}"' for name in columns)
     try:
         connection.execute(
-            f'CREATE TABLE table_rows AS SELECT CAST("{source.unit}" AS VARCHAR) AS user_id, '
+            f'CREATE TABLE table_rows AS SELECT hash(CAST("{source.unit}" AS VARCHAR)) AS key, '
+            f'"{source.unit}" IS NULL OR "{source.variant}" IS NULL AS nameless, '
             f'CAST("{source.variant}" AS VARCHAR) AS variant, {day} AS day{values} FROM {table}'
         )
     except duckdb.ConversionException as error:
         raise DataError(f"{data}: {str(error).splitlines()[0]}; metrics need numbers, days need dates") from None
-    for name in columns:
-        bad = connection.execute(f'SELECT count(*) FROM table_rows WHERE "{name}" IS NULL OR NOT isfinite("{name}")')
-        if wrong := bad.fetchone()[0]:  # type: ignore[index]
-            raise DataError(
-                f"{data}: {wrong:,} values of {name} are missing or not finite; fill them or drop their units"
-            )
-    connection.execute("CREATE VIEW served AS SELECT user_id, variant, day FROM table_rows")
+    bad = ", ".join(f'count(*) FILTER ("{name}" IS NULL OR NOT isfinite("{name}"))' for name in columns)
+    sql = f"SELECT count(*), count(*) FILTER (nameless), {bad} FROM table_rows"
+    rows, nameless, *wrong = connection.execute(sql).fetchall()[0]
+    for name, count in zip(columns, wrong, strict=True):
+        if count:
+            raise DataError(f"{data}: {count:,} values of {name} are missing or not finite; fill or drop them")
     connection.execute(
-        """
-        CREATE TABLE user_days AS
-        SELECT * FROM table_rows
-        WHERE list_contains($variants, variant) AND user_id IS NOT NULL
-            AND user_id NOT IN (
-                SELECT user_id FROM table_rows WHERE list_contains($variants, variant) AND user_id IS NOT NULL
-                GROUP BY user_id HAVING min(variant) <> max(variant))
-        """,
-        {"variants": list(variants)},
+        f'CREATE TABLE served AS SELECT any_value(CAST("{source.unit}" AS VARCHAR)) AS user_id, '
+        f'hash(CAST("{source.unit}" AS VARCHAR)) AS key, CAST("{source.variant}" AS VARCHAR) AS variant, '
+        f'count(*) AS times FROM {table} WHERE "{source.unit}" IS NOT NULL AND "{source.variant}" IS NOT NULL '
+        "GROUP BY key, variant"
     )
-    key = "user_id, day" if source.day else "user_id"
-    repeated = connection.execute(f"SELECT count(*) - count(DISTINCT ({key})) FROM user_days").fetchone()
-    if repeated and repeated[0]:
-        connection.execute(f"CREATE OR REPLACE TABLE user_days AS SELECT DISTINCT ON ({key}) * FROM user_days")
-    return Units(connection, has_before=bool(covariates), columns=columns, by_day=source.day is not None)
+    connection.execute(
+        "CREATE TABLE units AS SELECT key, any_value(variant) AS variant, "
+        "CAST(row_number() OVER () - 1 AS INTEGER) AS place FROM served WHERE list_contains($pair, variant) "
+        "GROUP BY key HAVING count(*) = 1",
+        {"pair": list(variants)},
+    )
+    connection.execute(
+        f"CREATE TABLE user_days AS SELECT place, place AS user_id, u.variant, day{chosen} "
+        "FROM table_rows r JOIN units u ON r.key = u.key AND r.variant = u.variant"
+    )
+    connection.execute("DROP TABLE table_rows")
+    repeated = _repeated(connection)
+    if repeated:
+        connection.execute("CREATE OR REPLACE TABLE user_days AS SELECT DISTINCT ON (place, day) * FROM user_days")
+    found = {"columns": columns, "by_day": source.day is not None, "nameless": nameless, "repeated": repeated}
+    return Units(connection, has_before=bool(covariates), table_rows=rows, **found)
+
+
+def _repeated(connection: duckdb.DuckDBPyConnection) -> int:
+    """Rows beyond the first of a unit and day."""
+    span = "SELECT coalesce(datediff('day', min(day), max(day)) + 1, 1) FROM user_days"
+    units, days = connection.execute(f"SELECT coalesce(max(place) + 1, 0), ({span}) FROM user_days").fetchall()[0]
+    if units * days > MAX_CELLS:
+        raise DataError(f"{units:,} units over {days:,} days: analyse a shorter time")
+    number = "coalesce(datediff('day', (SELECT min(day) FROM user_days), day), 0)"
+    keys = connection.execute(f"SELECT place * CAST({days} AS BIGINT) + {number} AS k FROM user_days").fetchnumpy()["k"]
+    seen = np.zeros(units * days, bool)
+    seen[keys] = True
+    return len(keys) - int(seen.sum())
+
+
+def _moments(values: np.ndarray, names: list[str]) -> Aggregates:
+    """Count, means, variances and covariances of a table (n, columns)."""
+    n = len(values)
+    if not n:
+        return Aggregates(count_=0)
+    means = values.mean(axis=0)
+    centred = values - means
+    spread = centred.T @ centred / max(n - 1, 1)
+    pairs = {
+        tuple(sorted((a, b))): float(spread[i, j]) for i, a in enumerate(names) for j, b in enumerate(names) if i < j
+    }
+    return Aggregates(
+        count_=n,
+        mean_=dict(zip(names, means.tolist(), strict=True)),
+        var_=dict(zip(names, np.diag(spread).tolist(), strict=True)),
+        cov_=pairs,
+    )
 
 
 def scan_table(data: Path) -> str:

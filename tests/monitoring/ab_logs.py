@@ -30,7 +30,7 @@ def write_experiment(
     folder: Path,
     users: int = 600,
     days: int = 3,
-    lift: float = 0.0,
+    lift: float | list[float] = 0.0,
     latency_lift: float = 0.0,
     requests_per_day: float = 1.5,
     exposed: int = 8,
@@ -39,7 +39,8 @@ def write_experiment(
     settings: ExperimentConfig | None = None,
     before_days: int = 0,
 ) -> dict[str, Path]:
-    """Write serving/, logs/ and, with `before_days`, before/; the candidate's click probability is (1 + lift) times."""
+    """Write serving/, logs/ and, with `before_days`, before/; the candidate's click probability is (1 + lift) times
+    (of each day, where a list is given)."""
     rng = np.random.default_rng(seed)
     settings = settings or config()
     names = [f"u{seed}-{n}" for n in range(users)]
@@ -48,7 +49,8 @@ def write_experiment(
     folder = Path(folder)
     served, logs = [], _empty()
     for day in range(days):
-        _day(rng, names, taste * np.where(variant == "candidate", 1 + lift, 1.0), day, requests_per_day, exposed, logs)
+        effect = 1 + (lift[day] if isinstance(lift, list) else lift)
+        _day(rng, names, taste * np.where(variant == "candidate", effect, 1.0), day, requests_per_day, exposed, logs)
     for request in logs["requests"]:
         arm = variant[names.index(request["user_id"])] if users < 50 else variant[int(request["user_id"].split("-")[1])]
         slow = 1 + latency_lift if arm == "candidate" else 1.0

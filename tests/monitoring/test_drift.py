@@ -96,6 +96,8 @@ def test_planted_shifts_are_found_and_named(planted):
     assert result["verdict"] == "warn"
     found = {row["name"] for row in result["columns"] if row["drifted"] and row["domain"] == "search"}
     assert found == {"item_price", "item_category_1", "query_clicks_7d"}
+    named_faults = {row["name"]: row["fault"].split(":")[0] for row in result["columns"] if row["fault"]}
+    assert named_faults["query_clicks_7d"] == "no longer filled" and "item_clicks_7d" not in named_faults
     assert "missing share" in named(result, "columns", "query_clicks_7d")["why"]
     assert "PSI" in named(result, "columns", "item_price")["why"]
     assert "JS" in named(result, "columns", "item_category_1")["why"]

@@ -4,9 +4,9 @@ import pytest
 from scipy.stats import binom, norm
 from tea_tasting.aggr import Aggregates
 
+from benchmarks.simulated_users import user_table
 from monitoring.fixed_horizon import adjust, aggregate, compare
 from monitoring.metrics import BY_NAME
-from tests.monitoring.user_tables import user_table
 
 METRICS = [BY_NAME[name] for name in ("ctr", "clicks_per_user", "gmv_per_user", "conversion")]
 

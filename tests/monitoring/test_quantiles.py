@@ -2,15 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from benchmarks.simulated_users import requests_of
 from monitoring.quantiles import clustered_quantile, compare_quantiles
-
-
-def requests_of(rng, users=150, shift=1.0):
-    """Requests of one arm: some users are slow throughout, so requests of a user are alike."""
-    count = 1 + rng.poisson(12, users)
-    slowness = rng.lognormal(0.0, 0.5, users)
-    user = np.repeat(np.arange(users), count)
-    return rng.lognormal(2.0, 0.3, len(user)) * slowness[user] * shift, user
 
 
 def test_estimate_is_the_order_statistic():

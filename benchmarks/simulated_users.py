@@ -23,3 +23,11 @@ def user_table(rng: np.random.Generator, users: int = 400, lift: float = 0.0, be
             f"converted{suffix}": (orders > 0).astype(float),
         }
     return pa.table(columns)
+
+
+def requests_of(rng: np.random.Generator, users: int = 150, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Latencies and users of one arm's requests: some users are slow throughout, so requests of a user are alike."""
+    count = 1 + rng.poisson(12, users)
+    slowness = rng.lognormal(0.0, 0.5, users)
+    user = np.repeat(np.arange(users), count)
+    return rng.lognormal(2.0, 0.3, len(user)) * slowness[user] * shift, user
