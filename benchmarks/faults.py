@@ -40,7 +40,7 @@ EXPOSED = 10
 
 
 def week(rng: np.random.Generator, rows: int, places: np.random.Generator) -> dict[str, np.ndarray]:
-    """Ten columns of `rows` rows: ids of a long-tailed catalogue, lognormal and normal numbers; `places` fixes scales."""
+    """Ten columns: ids of a long-tailed catalogue, lognormal and normal numbers; `places` fixes the scales."""
     columns: dict[str, np.ndarray] = {}
     for n in range(4):
         columns[f"item_id_{n}"] = 1 + np.minimum(rng.zipf(1.2 + 0.2 * n, rows), 10_000 * (n + 1))

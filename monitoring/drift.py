@@ -6,12 +6,16 @@ drifted columns, by either, exceeds `drift.max_drifted_share`, `warn` when any c
 """
 
 import math
+import time
 from dataclasses import asdict
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from monitoring.data_quality import Quality
+from monitoring.drift_embeddings import embedding_drift, sampled_vectors
 from monitoring.drift_faults import name_fault
 from monitoring.drift_gauges import gauges
 from monitoring.drift_predictions import prediction_windows
@@ -50,7 +54,8 @@ def drift(config: Config, samples: Path, out: Path, predictions: Path | None = N
     samples, settings = Path(samples), config.drift
     spec, splits = SampleSpec.load(samples), read_json(samples / "manifest.json")["splits"]
     target = spec.domains[0]
-    windows: dict[str, Window] = {"reference": tuple(splits["train"]), "current": tuple(splits["test"])}
+    windows = {"reference": _reference(settings, splits), "current": tuple(splits["test"])}
+    quality: list[dict[str, Any]] = []
     columns: list[dict[str, Any]] = []
     labels: list[dict[str, Any]] = []
     notes: list[str] = []
@@ -72,30 +77,34 @@ def drift(config: Config, samples: Path, out: Path, predictions: Path | None = N
             for number, (name, window) in enumerate(windows.items())
         }
         drawn = drawn or levels
-        counted, rates = _score(samples, spec, domain, windows, levels, settings)
+        counted, rates, problems = _score(samples, spec, domain, windows, levels, settings)
         columns += counted
         labels += rates
+        quality += problems
         progress.advance(2 * sum(len(files(samples, domain, window)) for window in windows.values()))
     progress.finish()
     rated = daily_rates(samples, spec, (windows["reference"][0], windows["current"][1]))
     late = [found for task, days in rated.items() if (found := late_labels(task, days, settings.rate_warn))]
     predicted, note = _predictions(predictions, samples, spec, windows, settings)
     notes += [note] if note else []
+    vectors = _embeddings(samples, spec, windows, config)
     from monitoring.drift_report import report_on  # Evidently takes seconds to import: only once there is something
 
     with atomic_folder(out) as folder:
         frames = {name: levels["candidate"].columns for name, levels in drawn.items()}
         tests, untested = report_on(watched(spec, target), frames, settings.top_ids, folder / "drift.html")
         result = judge(settings, target, columns, labels, predicted, tests)
-        result["late_labels"] = late
-        result["drifted"] += [f"{target}.{found['task']}: {found['why']}" for found in late]
-        if late and result["verdict"] == "quiet":
+        result |= {"late_labels": late, "embeddings": vectors, "quality": quality}
+        noticed = [f"{target}.{found['task']}: {found['why']}" for found in late]
+        noticed += [f"{row['domain']}.{row['name']}: {row['why']}" for row in (*vectors, *quality) if row["why"]]
+        result["drifted"] += [line + _owner(line, settings.owners) for line in noticed]
+        if noticed and result["verdict"] == "quiet":
             result["verdict"] = "warn"
         result |= {"windows": windows, "columns": columns, "labels": labels, "predictions": predicted}
         result |= {"evidently": [asdict(test) for test in tests], "untested": untested, "notes": notes}
         write_json(folder / "drift.json", result)
         write_json(folder / "measures.json", result["measures"])
-        (folder / "drift.prom").write_text(gauges(result))
+        (folder / "drift.prom").write_text(gauges(result, time.time()))
     return result
 
 
@@ -106,8 +115,9 @@ def _score(
     windows: dict[str, Window],
     drawn: dict[str, Levels],
     config: DriftConfig,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     buckets = {}
+    quality = Quality(watched(spec, domain), frozenset(f.name for f in spec.features if f.kind == "count"))
     for column in watched(spec, domain):
         reference, current = (drawn[name][level_of(column)].columns[column.name] for name in ("reference", "current"))
         if column.kind == "number":
@@ -119,6 +129,8 @@ def _score(
     positives: dict[str, dict[str, Any]] = {"reference": {}, "current": {}}
     for window_name, window in windows.items():
         for batch in batches(samples, spec, domain, window):
+            if window_name == "current":
+                quality.add(batch)
             for name, bucket in buckets.items():
                 counts[window_name][name] = counts[window_name].get(name, 0) + bucket.counts(batch.values[name])
             for task in labelled:
@@ -138,7 +150,33 @@ def _score(
         _rate(task, domain, positives["reference"][task], positives["current"][task], config)
         for task in positives["reference"]
     ]
-    return rows, rates
+    return rows, rates, quality.problems(domain)
+
+
+def _reference(config: DriftConfig, splits: dict[str, list[str]]) -> Window:
+    """The window compared with: it moves with training, trails the current one, or is pinned until someone moves it."""
+    if config.reference == "pinned":
+        return config.pinned[0], config.pinned[1]
+    if config.reference == "trailing":
+        end = date.fromisoformat(splits["test"][0]) - timedelta(days=1)
+        return str(end - timedelta(days=config.trailing_days - 1)), str(end)
+    return splits["train"][0], splits["train"][1]
+
+
+def _owner(line: str, owners: dict[str, str]) -> str:
+    """Who is asked about a line, by the longest prefix of `domain.column`."""
+    known = [prefix for prefix in owners if line.startswith(prefix)]
+    return f" ({owners[max(known, key=len)]})" if known else ""
+
+
+def _embeddings(samples: Path, spec: SampleSpec, windows: dict[str, Window], config: Config) -> list[dict[str, Any]]:
+    before, now = (sampled_vectors(samples, spec, windows[name], config.seed) for name in ("reference", "current"))
+    return [
+        {"domain": spec.domains[0], "name": name}
+        | embedding_drift(before[name], now[name], config.drift.embedding_auc_warn)
+        for name in before
+        if name in now
+    ]
 
 
 def explain(scored: Score, kind: str, config: DriftConfig) -> str | None:

@@ -13,8 +13,8 @@ GAUGES = (
 VERDICTS = {"quiet": 0, "warn": 1, "drift": 2}
 
 
-def gauges(result: Mapping[str, Any]) -> str:
-    """Text of the gauges of a drift result."""
+def gauges(result: Mapping[str, Any], measured_at: float) -> str:
+    """Text of the gauges of a drift result; `measured_at` in seconds since 1970."""
     lines: list[str] = []
     for key, name, about in GAUGES:
         rows = [({"domain": r["domain"], "column": r["name"], "level": r["level"]}, r[key]) for r in result["columns"]]
@@ -29,6 +29,18 @@ def gauges(result: Mapping[str, Any]) -> str:
         if r[window] is not None
     ]
     lines += _gauge("uniscale_drift_label_rate", "Share of positive labels among exposed candidates.", rates)
+    vectors = [({"domain": r["domain"], "column": r["name"]}, r) for r in result["embeddings"]]
+    for key, about in (
+        ("auc", "AUC of telling the windows' vectors apart."),
+        ("noise", "Its standard error by chance."),
+    ):
+        lines += _gauge(f"uniscale_drift_embedding_{key}", about, [(labels, row[key]) for labels, row in vectors])
+    days = {r["name"]: 0 for r in result["labels"]} | {r["task"]: r["days"] for r in result["late_labels"]}
+    late = [({"task": task}, count) for task, count in days.items()]
+    lines += _gauge("uniscale_drift_late_label_days", "Newest days whose labels are not all in.", late)
+    problems = [({"domain": r["domain"], "column": r["name"]}, r["count"]) for r in result["quality"]]
+    lines += _gauge("uniscale_drift_quality_problems", "Rows that no reference excuses.", problems)
+    lines += _gauge("uniscale_drift_measured_timestamp_seconds", "When it was measured.", [({}, measured_at)])
     for name, value in result["measures"].items():
         about = {
             "drift.share": "Share of drifted columns, all rows.",
@@ -41,7 +53,7 @@ def gauges(result: Mapping[str, Any]) -> str:
 
 
 def _gauge(name: str, about: str, rows: Sequence[tuple[Mapping[str, str], float]]) -> list[str]:
-    return [f"# HELP {name} {about}", f"# TYPE {name} gauge", *(f"{name}{_labels(r)} {float(v):.6g}" for r, v in rows)]
+    return [f"# HELP {name} {about}", f"# TYPE {name} gauge", *(f"{name}{_labels(r)} {float(v):.12g}" for r, v in rows)]
 
 
 def _labels(labels: Mapping[str, str]) -> str:

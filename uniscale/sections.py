@@ -179,6 +179,13 @@ class DriftConfig(Section):
     missing_warn: float = Field(gt=0, le=1, description="change of the share of missing values that counts as drift")
     rate_warn: float = Field(gt=0, description="relative change of a label's positive rate that counts as drift")
     max_drifted_share: float = Field(ge=0, le=1, description="share of drifted features that is a verdict of drift")
+    embedding_auc_warn: float = Field(gt=0.5, lt=1, description="AUC of telling two windows' vectors apart")
+    reference: Literal["train", "trailing", "pinned"] = Field(
+        description="window compared with: the training days, the days just before the current ones, or fixed days"
+    )
+    trailing_days: int = Field(ge=1, description="length of a trailing reference")
+    pinned: list[str] = Field(description="first and last day of a pinned reference, ISO; empty otherwise")
+    owners: dict[str, str] = Field(description="prefix of domain.column: who is asked when it drifts; longest wins")
 
 
 class NotifyConfig(Section):

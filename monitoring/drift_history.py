@@ -1,0 +1,74 @@
+"""The history of drift: one JSON file a comparison, kept for good, and a page with a line a measure."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from uniscale.artifacts import read_json, write_json
+
+WIDTH, HEIGHT = 640, 120
+
+
+def keep(result: Mapping[str, Any], folder: Path) -> Path:
+    """Add a drift result to the history; the same day's comparison again replaces it.
+
+    Args:
+        result: what drift.json holds.
+        folder: the history; `history.html` in it shows all of it.
+    """
+    day = result["windows"]["current"][1]
+    kept = {key: result[key] for key in ("windows", "verdict", "reason", "drifted", "measures")}
+    write_json(Path(folder) / f"{day}.json", kept)
+    entries = history(folder)
+    (Path(folder) / "history.html").write_text(page(entries))
+    return Path(folder) / "history.html"
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """Every kept comparison, oldest first."""
+    return [read_json(file) for file in sorted(Path(folder).glob("*.json"))]
+
+
+def page(entries: Sequence[Mapping[str, Any]]) -> str:
+    """One self-contained HTML document: a chart a measure, then what was noticed each time."""
+    style = resources.files("monitoring").joinpath("page.css").read_text()
+    names = sorted({name for entry in entries for name in entry["measures"]})
+    until = [entry["windows"]["current"][1] for entry in entries]
+    lines = {name: [entry["measures"].get(name) for entry in entries] for name in names}
+    charts = "".join(
+        f"<h2>{escape(name)}</h2>{_chart(name, list(zip(until, values, strict=True)))}"
+        for name, values in lines.items()
+    )
+    rows = "".join(
+        f'<tr><th scope="row">{entry["windows"]["current"][1]}</th><td class="text">{escape(entry["verdict"])}</td>'
+        f'<td class="withheld">{escape("; ".join(entry["drifted"]) or "nothing noticed")}</td></tr>'
+        for entry in reversed(entries)
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/><title>Drift history</title>'
+        f"<style>{style}</style></head><body><main><h1>Drift, {len(entries)} comparisons</h1>{charts}"
+        '<div class="scroll" role="region" tabindex="0" aria-label="Comparisons"><table><thead><tr><th>Until</th>'
+        f"<th>Verdict</th><th>Noticed</th></tr></thead><tbody>{rows}</tbody></table></div></main></body></html>\n"
+    )
+
+
+def _chart(name: str, points: Sequence[tuple[str, float | None]]) -> str:
+    known = [(number, day, value) for number, (day, value) in enumerate(points) if value is not None]
+    top = max((value for _, _, value in known), default=0.0) or 1.0
+    step = (WIDTH - 80) / max(len(points) - 1, 1)
+    places = [(60 + step * n, HEIGHT - 24 - (HEIGHT - 40) * value / top) for n, _, value in known]
+    trail = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    dots = "".join(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in places)
+    ends = f'<text x="60" y="{HEIGHT - 6}">{escape(points[0][0])}</text>' if points else ""
+    if len(points) > 1:
+        ends += f'<text x="{WIDTH - 20}" y="{HEIGHT - 6}" text-anchor="end">{escape(points[-1][0])}</text>'
+    said = escape(f"{name}: {', '.join(f'{day} {value:.3g}' for _, day, value in known)}", quote=True)
+    return (
+        f'<svg class="days" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">'
+        f'<text x="54" y="20" text-anchor="end">{top:.3g}</text>'
+        f'<text x="54" y="{HEIGHT - 24}" text-anchor="end">0</text>'
+        f'<polyline class="trail" points="{trail}"/>{dots}{ends}</svg>'
+    )
