@@ -1,5 +1,6 @@
-"""Verbs of online experiments: the pipeline's step, and the analysis of any experiment described in a YAML file."""
+"""Verbs of online experiments: the pipeline's step, analysis of one described in a YAML file, its life."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +14,18 @@ NOT_BELIEVED = 4
 Experiment = Annotated[
     Path, typer.Option("--config", help="YAML of the experiment, e.g. docs/examples/cookie_cats.yaml.")
 ]
+Name = Annotated[str, typer.Argument(help="Name of the experiment.")]
+Book = Annotated[Path, typer.Option(help="Folder of the experiments.")]
+Service = Annotated[str, typer.Option(envvar="UNISCALE_SERVICE", help="URL of the service whose traffic is split.")]
+Why = Annotated[str, typer.Option(help="Reason, kept on record.")]
+BOOK = Path("runs/experiments")
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs as `experiment …`."""
-    verbs = typer.Typer(no_args_is_help=True, help="Online experiments: run, analyze.")
-    verbs.command()(run)
-    verbs.command()(analyze)
+    verbs = typer.Typer(no_args_is_help=True, help="Online experiments.")
+    for verb in (run, analyze, start, status, ramp, check, stop, apply):
+        verbs.command()(verb)
     app.add_typer(verbs, name="experiment", rich_help_panel="Steps")
 
 
@@ -58,6 +64,102 @@ def analyze(
     typer.echo(f"page: {out / 'experiment.html'}")
     if result["verdict"] == "invalid" or (strict and noticed):
         raise typer.Exit(NOT_BELIEVED)
+
+
+def start(config: Experiment, service: Service, why: Why = "", book: Book = BOOK) -> None:
+    """Put an experiment on record and send it the first share of its ramp."""
+    from monitoring.definition import load_definition
+    from monitoring.experiment_book import ExperimentBook
+
+    definition, kept = load_definition(config), ExperimentBook(book)
+    _apply(kept, definition.name, kept.start(definition, datetime.now(UTC), why).weights, service)
+
+
+def ramp(name: Name, service: Service, why: Why = "", book: Book = BOOK) -> None:
+    """Go to the next share of the ramp."""
+    from monitoring.experiment_book import ExperimentBook
+
+    kept = ExperimentBook(book)
+    _apply(kept, name, kept.ramp(name, datetime.now(UTC), why).weights, service)
+
+
+def stop(name: Name, service: Service, why: Why = "", book: Book = BOOK) -> None:
+    """End an experiment: the control serves everyone."""
+    from monitoring.experiment_book import ExperimentBook
+
+    kept = ExperimentBook(book)
+    _apply(kept, name, kept.end(name, datetime.now(UTC), why).weights, service)
+
+
+def apply(name: Name, service: Service, book: Book = BOOK) -> None:
+    """Tell the service the weights on record again, after it did not confirm them or was started anew."""
+    from monitoring.experiment_book import ExperimentBook
+
+    kept = ExperimentBook(book)
+    kept.definition(name)
+    _apply(kept, name, kept.steps(name)[-1].weights, service)
+
+
+def status(
+    name: Annotated[str | None, typer.Argument(help="One experiment; all of them if absent.")] = None,
+    book: Book = BOOK,
+) -> None:
+    """Say how experiments stand, and write their index page."""
+    from monitoring.experiment_book import ExperimentBook
+    from monitoring.experiment_index import overview, write_index
+
+    kept = ExperimentBook(book)
+    if name is not None:
+        kept.definition(name)
+    for row in overview(kept):
+        if name in (None, row["name"]):
+            typer.echo(f"{row['name']}: {row['status']}, {row['share']} treated since {row['began']}; {row['verdict']}")
+            typer.echo(f"  {row['last']}")
+    if kept.names():
+        typer.echo(f"page: {write_index(kept)}")
+
+
+def check(
+    name: Name,
+    data: Annotated[Path, typer.Option(help="Folder with serving_log/ and logs/.")],
+    service: Service,
+    registry: Annotated[str | None, typer.Option(help="Registry whose champion a roll-back unseats.")] = None,
+    book: Book = BOOK,
+) -> None:
+    """Analyse a running experiment since its last change of weights; roll it back where the analysis says so.
+
+    Exits with 4 when the analysis is invalid or the experiment was rolled back.
+    """
+    from monitoring.experiment import analyse_logs
+    from monitoring.experiment_book import ExperimentBook
+    from monitoring.experiment_index import write_index
+    from monitoring.rollback import HttpTraffic, act_on
+    from uniscale.registry import Registry
+
+    kept = ExperimentBook(book)
+    definition = kept.definition(name)
+    weights, since = kept.present(name)
+    present = definition.model_copy(update={"weights": weights})
+    out = book / name / "analysis"
+    result = analyse_logs(present, data / "serving_log", data / "logs", out, since=since)
+    _say(result)
+    store = Registry(registry) if registry else None
+    post_mortem = act_on(kept, name, result, HttpTraffic(service), store, datetime.now(UTC))
+    typer.echo(f"page: {out / 'experiment.html'}, index: {write_index(kept)}")
+    if post_mortem:
+        typer.echo(f"rolled back: {post_mortem}")
+    if post_mortem or result["verdict"] == "invalid":
+        raise typer.Exit(NOT_BELIEVED)
+
+
+def _apply(book: Any, name: str, weights: dict[str, float], service: str) -> None:
+    """Tell the service, then write the index."""
+    from monitoring.experiment_index import write_index
+    from monitoring.rollback import HttpTraffic
+
+    HttpTraffic(service).set_weights(book.definition(name).salt, weights)
+    shares = ", ".join(f"{variant} {share:.0%}" for variant, share in weights.items())
+    typer.echo(f"{name}: {shares}\npage: {write_index(book)}")
 
 
 def _say(result: dict[str, Any]) -> int:

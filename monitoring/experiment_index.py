@@ -1,0 +1,64 @@
+"""The index of experiments: one self-contained page with status, share, start, verdict and the way to each page."""
+
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+from monitoring.experiment_book import ExperimentBook
+from uniscale.artifacts import read_json
+
+TONES = {"running": "flat", "stopped": "good", "rolled back": "bad"}
+
+
+def overview(book: ExperimentBook) -> list[dict[str, str]]:
+    """One row an experiment, running ones first."""
+    rows = []
+    for name in book.names():
+        definition, steps, status = book.definition(name), book.steps(name), book.status(name)
+        analysis = book.folder / name / "analysis" / "experiment.json"
+        result = read_json(analysis) if analysis.exists() else None
+        rows.append(
+            {
+                "name": name,
+                "status": status,
+                "share": f"{1 - steps[-1].weights[definition.control]:.0%}",
+                "began": steps[0].at[:10],
+                "last": f"{steps[-1].action}: {steps[-1].why}",
+                "verdict": result["verdict"] if result else "not analysed",
+                "reason": result["headline"] if result else "",
+                "owner": definition.owner,
+                "hypothesis": definition.hypothesis,
+            }
+        )
+    return sorted(rows, key=lambda row: row["status"] != "running")
+
+
+def write_index(book: ExperimentBook) -> Path:
+    """Write `index.html` into the book's folder."""
+    style = resources.files("monitoring").joinpath("page.css").read_text()
+    rows = "".join(
+        f'<tr><th scope="row">{_link(book, row["name"])}<small>{escape(row["hypothesis"])}</small></th>'
+        f'<td data-label="status"><span class="badge {TONES[row["status"]]}">{row["status"]}</span></td>'
+        f'<td data-label="treatment">{row["share"]}</td><td data-label="since">{row["began"]}</td>'
+        f'<td data-label="verdict">{escape(row["verdict"])}<small>{escape(row["reason"])}</small></td>'
+        f'<td data-label="owner">{escape(row["owner"])}</td></tr>'
+        for row in overview(book)
+    )
+    head = "".join(
+        f'<th scope="col">{t}</th>' for t in ("Experiment", "Status", "Treatment", "Since", "Verdict", "Owner")
+    )
+    page = (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/><title>Experiments</title>'
+        f"<style>{style}</style></head><body><main><h1>Experiments</h1>"
+        '<div class="scroll" role="region" tabindex="0" aria-label="Experiments">'
+        f'<table class="cards"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></main></body></html>\n'
+    )
+    path = book.folder / "index.html"
+    path.write_text(page)
+    return path
+
+
+def _link(book: ExperimentBook, name: str) -> str:
+    page = Path(name) / "analysis" / "experiment.html"
+    return f'<a href="{escape(str(page))}">{escape(name)}</a>' if (book.folder / page).exists() else escape(name)

@@ -1,0 +1,176 @@
+"""The life of an experiment: ramp, roll-back over real HTTP and in the registry, post-mortem, index, verbs."""
+
+import json
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from monitoring.definition import definition_from, load_definition
+from monitoring.experiment_book import ExperimentBook, shared
+from monitoring.experiment_index import write_index
+from monitoring.rollback import HttpTraffic, act_on
+from tests.monitoring.ab_logs import START, write_experiment
+from uniscale.artifacts import read_json, write_json
+from uniscale.assignment import assign
+from uniscale.errors import ConfigError, DataError, ServingError
+from uniscale.registry import Registry
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "search_ab.yaml"
+DEFINITION = load_definition(EXAMPLE)
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+RESULT = {
+    "verdict": "roll back",
+    "headline": "A guardrail is breached",
+    "reason": "CTR is beyond its margin.",
+    "guardrails": [{"metric": "ctr", "status": "breach", "statement": "CTR is beyond its margin."}],
+    "variants": {"control": {"users": 990}, "treatment": {"users": 10, "versions": ["2"]}},
+}
+
+
+class StandIn:
+    """A service that keeps and answers the weights it is given; `broken` makes it refuse."""
+
+    def __init__(self):
+        self.asked, self.broken = [], False
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                owner.asked.append((self.path, body))
+                text = json.dumps({"weights": body["weights"]}).encode()
+                self.send_response(503 if owner.broken else 200)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def service():
+    found = StandIn()
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
+@pytest.fixture
+def book(tmp_path):
+    found = ExperimentBook(tmp_path / "book")
+    found.start(DEFINITION, NOW)
+    return found
+
+
+def test_the_ramp_ascends_to_its_end_and_no_further(book):
+    shares = [book.steps("search-ab")[-1].weights["candidate"]]
+    for _ in range(4):
+        shares.append(book.ramp("search-ab", NOW).weights["candidate"])
+    assert shares == pytest.approx([0.01, 0.05, 0.1, 0.25, 0.5])
+    with pytest.raises(ConfigError, match="end of its ramp"):
+        book.ramp("search-ab", NOW)
+    assert [step.action for step in book.steps("search-ab")] == ["start"] + ["ramp"] * 4
+
+
+def test_a_growing_share_keeps_its_users():
+    users = [f"u{n}" for n in range(4000)]
+    groups = [
+        {user for user in users if assign(user, "s", shared(DEFINITION, share)) == "candidate"}
+        for share in (0, 0.05, 0.25)
+    ]
+    assert not groups[0] and groups[1] < groups[2] and len(groups[2]) == pytest.approx(1000, abs=110)
+
+
+def test_an_experiment_ends_once_and_its_name_is_taken(book):
+    assert book.end("search-ab", NOW, "done").weights == {"champion": 1.0, "candidate": 0.0}
+    assert book.status("search-ab") == "stopped"
+    for change in (book.ramp, lambda name, at: book.end(name, at, "")):
+        with pytest.raises(ConfigError, match="is stopped"):
+            change("search-ab", NOW)
+    with pytest.raises(ConfigError, match="started before"):
+        book.start(DEFINITION, NOW)
+    with pytest.raises(DataError, match="did you mean search-ab"):
+        book.definition("search-a")
+
+
+def test_two_experiments_do_not_share_a_salt(book):
+    other = definition_from(yaml.safe_load(EXAMPLE.read_text()) | {"name": "other"})
+    with pytest.raises(ConfigError, match="search-ab is running with the salt"):
+        book.start(other, NOW)
+
+
+def seated(folder):
+    """A registry whose champion is version 2, after version 1."""
+    store = Registry(folder)
+    for name in ("one", "two"):
+        write_json(folder / name / "model.json", {"name": name})
+        version = store.register(folder / name, run_id=name)
+        store.promote(version.number, force=True, reason="test")
+    return store
+
+
+def test_a_breach_takes_the_treatment_out_of_service_and_registry(book, service, tmp_path):
+    store = seated(tmp_path / "registry")
+    path = act_on(book, "search-ab", RESULT, HttpTraffic(service.url), store, NOW)
+    assert service.asked == [("/experiment", {"salt": DEFINITION.salt, "weights": {"champion": 1.0, "candidate": 0.0}})]
+    assert store.champion().number == "1" and "CTR is beyond" in store.history()[-1].why
+    record = read_json(path)
+    assert record["registry"] == "champion 2 gave way to 1" and record["exposed"]["treatment"] == 10
+    assert record["guardrails"] == RESULT["guardrails"] and book.status("search-ab") == "rolled back"
+    again = read_json(act_on(book, "search-ab", RESULT, HttpTraffic(service.url), store, NOW))
+    assert store.champion().number == "1" and "unchanged" in again["registry"] and len(book.steps("search-ab")) == 2
+
+
+def test_a_service_that_does_not_confirm_is_an_error_on_record_and_can_be_tried_again(book, service):
+    service.broken = True
+    with pytest.raises(ServingError, match="answered 503"):
+        act_on(book, "search-ab", RESULT, HttpTraffic(service.url), None, NOW)
+    assert "FAILED" in read_json(book.folder / "search-ab" / "post_mortem.json")["service"]
+    service.broken = False
+    assert "everyone" in read_json(act_on(book, "search-ab", RESULT, HttpTraffic(service.url), None, NOW))["service"]
+    with pytest.raises(ServingError, match="is the service up"):
+        HttpTraffic("http://127.0.0.1:9").set_weights("s", {"a": 1.0})
+
+
+@pytest.mark.parametrize("verdict", ["ship", "keep running", "underpowered", "invalid"])
+def test_no_other_verdict_acts(book, service, verdict):
+    assert act_on(book, "search-ab", RESULT | {"verdict": verdict}, HttpTraffic(service.url), None, NOW) is None
+    assert not service.asked and book.status("search-ab") == "running"
+
+
+def test_the_index_shows_every_experiment(book):
+    text = write_index(book).read_text()
+    assert "search-ab" in text and "running" in text and "1%" in text and "not analysed" in text
+
+
+def test_the_verbs_from_start_to_an_automatic_roll_back(service, tmp_path):
+    paths = write_experiment(tmp_path / "data", users=900, lift=-0.7, seed=71)
+    paths["serving_log"].rename(tmp_path / "data" / "serving_log")
+    raw = yaml.safe_load(EXAMPLE.read_text()) | {"ramp": []}
+    (tmp_path / "ab.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    shared_options = ["--service", service.url, "--book", str(tmp_path / "book")]
+
+    def verb(*arguments):
+        command = [sys.executable, "-m", "uniscale.cli", "experiment", *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    begun = verb("start", "--config", str(tmp_path / "ab.yaml"), *shared_options)
+    assert begun.returncode == 0, begun.stderr
+    first = tmp_path / "book" / "search-ab" / "log" / "000001.json"
+    write_json(first, read_json(first) | {"at": START.isoformat()})  # the logs are of an earlier day
+    found = verb("check", "search-ab", "--data", str(tmp_path / "data"), *shared_options)
+    assert found.returncode == 4 and "rolled back" in found.stdout, found.stdout + found.stderr
+    assert service.asked[-1][1]["weights"] == {"champion": 1.0, "candidate": 0.0}
+    said = verb("status", "--book", str(tmp_path / "book"))
+    assert "search-ab: rolled back" in said.stdout and (tmp_path / "book" / "index.html").exists()
