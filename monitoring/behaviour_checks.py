@@ -1,10 +1,11 @@
-"""Two checks of who acts and when: bots, who ask far more often than people, and novelty, a lift that wears off.
+"""Checks of who acts and when: bots, who ask far more often than people; clocks that differ; a lift that wears off.
 
-Both only warn: the first names users to leave out, the second says that the lift of the whole period is not the lift
-to expect later.
+All only warn: the first names users to leave out, the last says that the lift of the whole period is not the lift to
+expect later.
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from scipy.stats import norm
 
 from monitoring.definition import Definition
 from monitoring.fixed_horizon import compare
-from monitoring.outcomes import Outcomes
+from monitoring.outcomes import Outcomes, scan
 
 BOT_SIGMAS, BOT_REQUESTS = 8.0, 50  # robust standard deviations on the log scale, and requests on an active day
 NOVELTY_P, NOVELTY_DAYS = 0.01, 5
+CLOCK_SECONDS, CLOCK_SHARE = 5, 0.01
 
 
 def find_bots(outcomes: Outcomes) -> dict[str, Any]:
@@ -33,6 +35,17 @@ def find_bots(outcomes: Outcomes) -> dict[str, Any]:
     order = np.argsort(-a_day)[: min(3, int(far.sum()))]
     share = float(total[far].sum() / total.sum())
     return {"users": int(far.sum()), "share": share, "names": [str(found["user_id"][n]) for n in order]}
+
+
+def clock_skew(outcomes: Outcomes, logs: Path) -> str | None:
+    """A sentence where events come before the request that they answer, which only clocks that differ can do."""
+    rows, early = outcomes.rows(
+        f"SELECT count(*), count(*) FILTER (e.ts < a.ts - INTERVAL {CLOCK_SECONDS} SECOND) "
+        f"FROM {scan(Path(logs) / 'events', 'events')} e JOIN asked a USING (request_id)"
+    )[0]
+    if not rows or early / rows <= CLOCK_SHARE:
+        return None
+    return f"{early:,} of {rows:,} events come before their request: the clocks of service and events differ."
 
 
 def wears_off(log_ratios: np.ndarray, variances: np.ndarray) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import duckdb
 
-from monitoring.behaviour_checks import find_bots, novelty
+from monitoring.behaviour_checks import clock_skew, find_bots, novelty
 from monitoring.counts import count_rows
 from monitoring.decision import decide, guardrail
 from monitoring.definition import CountsSource, Definition, UnitsSource, pipeline_definition
@@ -92,6 +92,8 @@ def analyse_logs(
         if bots["users"]:
             text = f"{bots['users']:,} users ask like bots and make {bots['share']:.1%} of the requests; the greatest: "
             checks.append(Check("bots", "warn", text + ", ".join(bots["names"]) + "."))
+        if skewed := clock_skew(outcomes, Path(logs)):
+            checks.append(Check("clock skew", "warn", skewed))
         versions = {
             name: [
                 v for (v,) in outcomes.rows("SELECT DISTINCT version FROM asked WHERE variant = ? ORDER BY 1", [name])

@@ -22,7 +22,7 @@ MAX_CELLS = 2_000_000_000  # units times days, a byte each while repeated rows a
 
 @dataclass
 class Units(Outcomes):
-    """Tables `served` (user_id, variant) and `user_days` (place, again as user_id, variant, day, the columns)."""
+    """Tables `served` (user_id, variant) and `user_days` (a unit's number as user_id, variant, day, columns)."""
 
     columns: tuple[str, ...] = ()
     by_day: bool = False
@@ -45,8 +45,8 @@ class Units(Outcomes):
             return "user_days"
         sums = ", ".join(f'sum("{name}") AS "{name}"' for name in self.columns)
         self.connection.execute(
-            f"CREATE OR REPLACE TABLE users AS SELECT place, any_value(variant) AS variant, {sums} FROM user_days "
-            "GROUP BY place"
+            f"CREATE OR REPLACE TABLE users AS SELECT user_id, any_value(variant) AS variant, {sums} FROM user_days "
+            "GROUP BY user_id"
         )
         return "users"
 
@@ -55,12 +55,12 @@ class Units(Outcomes):
         covariates = [metric.covariate for metric in metrics if isinstance(metric.covariate, str)]
         names = list(dict.fromkeys([c for m in metrics for c in (*m.columns, *filter(None, [m.counts]))] + covariates))
         chosen = ", ".join(f'"{name}"' for name in names)
-        size = self.one("SELECT coalesce(max(place) + 1, 0) FROM user_days")
+        size = self.one("SELECT coalesce(max(user_id) + 1, 0) FROM user_days")
         sums, seen, arm = np.zeros((size, len(names))), np.zeros(size, bool), np.zeros(size, np.int64)
         variants = [name for (name,) in self.rows("SELECT DISTINCT variant FROM user_days ORDER BY 1")]
         for day in days:
             found = self.connection.execute(
-                f"SELECT place, list_position($variants, variant) - 1 AS arm, {chosen} FROM user_days "
+                f"SELECT user_id AS place, list_position($variants, variant) - 1 AS arm, {chosen} FROM user_days "
                 "WHERE day = CAST($day AS DATE)",
                 {"variants": variants, "day": day},
             ).fetchnumpy()
@@ -93,43 +93,38 @@ def load_units(
     columns = tuple(dict.fromkeys(needed))
     named = [source.unit, source.variant, *([source.day] if source.day else []), *columns]
     require_columns(connection, table, data, named)
+    unit, arm = f'CAST("{source.unit}" AS VARCHAR)', f'CAST("{source.variant}" AS VARCHAR)'
+    named_rows = f"{unit} IS NOT NULL AND {arm} IS NOT NULL"
+    rows, nameless = connection.execute(
+        f"SELECT count(*), count(*) FILTER (NOT ({named_rows})) FROM {table}"
+    ).fetchall()[0]
+    connection.execute(
+        f"CREATE TABLE served AS SELECT any_value({unit}) AS user_id, hash({unit}) AS key, {arm} AS variant, "
+        f"count(*) AS times FROM {table} WHERE {named_rows} GROUP BY key, variant"
+    )
+    connection.execute(
+        "CREATE TABLE units AS SELECT key, any_value(variant) AS variant, "
+        "CAST(row_number() OVER () - 1 AS INTEGER) AS user_id FROM served WHERE list_contains($pair, variant) "
+        "GROUP BY key HAVING count(*) = 1",
+        {"pair": list(variants)},
+    )
     day = f'CAST("{source.day}" AS DATE)' if source.day else "CAST(NULL AS DATE)"
-    values = "".join(f', CAST("{name}" AS DOUBLE) AS "{name}"' for name in columns)
-    chosen = "".join(f', "{name}"' for name in columns)
+    values = "".join(f', CAST(r."{name}" AS DOUBLE) AS "{name}"' for name in columns)
     try:
         connection.execute(
-            f'CREATE TABLE table_rows AS SELECT hash(CAST("{source.unit}" AS VARCHAR)) AS key, '
-            f'"{source.unit}" IS NULL OR "{source.variant}" IS NULL AS nameless, '
-            f'CAST("{source.variant}" AS VARCHAR) AS variant, {day} AS day{values} FROM {table}'
+            f"CREATE TABLE user_days AS SELECT u.user_id, u.variant, {day} AS day{values} FROM {table} r "
+            f'JOIN units u ON hash(CAST(r."{source.unit}" AS VARCHAR)) = u.key '
+            f'AND CAST(r."{source.variant}" AS VARCHAR) = u.variant'
         )
     except duckdb.ConversionException as error:
         raise DataError(f"{data}: {str(error).splitlines()[0]}; metrics need numbers, days need dates") from None
     bad = ", ".join(f'count(*) FILTER ("{name}" IS NULL OR NOT isfinite("{name}"))' for name in columns)
-    sql = f"SELECT count(*), count(*) FILTER (nameless), {bad} FROM table_rows"
-    rows, nameless, *wrong = connection.execute(sql).fetchall()[0]
-    for name, count in zip(columns, wrong, strict=True):
+    for name, count in zip(columns, connection.execute(f"SELECT {bad} FROM user_days").fetchall()[0], strict=True):
         if count:
             raise DataError(f"{data}: {count:,} values of {name} are missing or not finite; fill or drop them")
-    connection.execute(
-        f'CREATE TABLE served AS SELECT any_value(CAST("{source.unit}" AS VARCHAR)) AS user_id, '
-        f'hash(CAST("{source.unit}" AS VARCHAR)) AS key, CAST("{source.variant}" AS VARCHAR) AS variant, '
-        f'count(*) AS times FROM {table} WHERE "{source.unit}" IS NOT NULL AND "{source.variant}" IS NOT NULL '
-        "GROUP BY key, variant"
-    )
-    connection.execute(
-        "CREATE TABLE units AS SELECT key, any_value(variant) AS variant, "
-        "CAST(row_number() OVER () - 1 AS INTEGER) AS place FROM served WHERE list_contains($pair, variant) "
-        "GROUP BY key HAVING count(*) = 1",
-        {"pair": list(variants)},
-    )
-    connection.execute(
-        f"CREATE TABLE user_days AS SELECT place, place AS user_id, u.variant, day{chosen} "
-        "FROM table_rows r JOIN units u ON r.key = u.key AND r.variant = u.variant"
-    )
-    connection.execute("DROP TABLE table_rows")
     repeated = _repeated(connection)
     if repeated:
-        connection.execute("CREATE OR REPLACE TABLE user_days AS SELECT DISTINCT ON (place, day) * FROM user_days")
+        connection.execute("CREATE OR REPLACE TABLE user_days AS SELECT DISTINCT ON (user_id, day) * FROM user_days")
     found = {"columns": columns, "by_day": source.day is not None, "nameless": nameless, "repeated": repeated}
     return Units(connection, has_before=bool(covariates), table_rows=rows, **found)
 
@@ -137,11 +132,13 @@ def load_units(
 def _repeated(connection: duckdb.DuckDBPyConnection) -> int:
     """Rows beyond the first of a unit and day."""
     span = "SELECT coalesce(datediff('day', min(day), max(day)) + 1, 1) FROM user_days"
-    units, days = connection.execute(f"SELECT coalesce(max(place) + 1, 0), ({span}) FROM user_days").fetchall()[0]
+    units, days = connection.execute(f"SELECT coalesce(max(user_id) + 1, 0), ({span}) FROM user_days").fetchall()[0]
     if units * days > MAX_CELLS:
         raise DataError(f"{units:,} units over {days:,} days: analyse a shorter time")
     number = "coalesce(datediff('day', (SELECT min(day) FROM user_days), day), 0)"
-    keys = connection.execute(f"SELECT place * CAST({days} AS BIGINT) + {number} AS k FROM user_days").fetchnumpy()["k"]
+    keys = connection.execute(f"SELECT user_id * CAST({days} AS BIGINT) + {number} AS k FROM user_days").fetchnumpy()[
+        "k"
+    ]
     seen = np.zeros(units * days, bool)
     seen[keys] = True
     return len(keys) - int(seen.sum())

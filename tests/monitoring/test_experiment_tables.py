@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from monitoring.definition import load_definition
 from monitoring.experiment import analyse_table
-from uniscale.errors import ConfigError, DataError
+from uniscale.errors import ConfigError, DataError, UniscaleError
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 COOKIE_CATS = load_definition(EXAMPLES / "cookie_cats.yaml")
@@ -193,3 +194,38 @@ def test_the_verb_warns_and_exits_non_zero_under_strict(tmp_path):
     assert (lenient.returncode, strict.returncode) == (0, 4), lenient.stderr + strict.stderr
     assert "WARNING sample ratio" in strict.stdout and "p = 0.0086 < 0.01" in strict.stdout
     assert (tmp_path / "out" / "experiment.html").exists()
+
+
+@pytest.mark.parametrize(
+    "change, code",
+    [
+        (lambda t: t, 0),
+        (lambda t: t.filter(pa.compute.equal(t["version"], "gate_30")), 4),
+        (lambda t: t.slice(0, 1), 4),
+    ],
+)
+def test_the_exit_code_says_whether_the_result_can_be_believed(tmp_path, change, code):
+    from uniscale.cli import app
+
+    pq.write_table(change(players((400, 160, 80), (420, 170, 90))), tmp_path / "players.parquet")
+    arguments = [
+        "experiment",
+        "analyze",
+        "--config",
+        str(EXAMPLES / "cookie_cats.yaml"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = CliRunner().invoke(app, [*arguments, "--data", str(tmp_path / "players.parquet")])
+    assert done.exit_code == code, done.output
+
+
+def test_an_unknown_metric_and_a_missing_table_end_with_an_error(tmp_path):
+    from uniscale.cli import app
+
+    text = (EXAMPLES / "cookie_cats.yaml").read_text().replace("primary: retention_7", "primary: retention_9")
+    (tmp_path / "wrong.yaml").write_text(text)
+    for config, said in ((tmp_path / "wrong.yaml", "unknown metric"), (EXAMPLES / "cookie_cats.yaml", "no file")):
+        arguments = ["experiment", "analyze", "--config", str(config), "--data", str(tmp_path / "none.csv")]
+        done = CliRunner().invoke(app, arguments)
+        assert isinstance(done.exception, UniscaleError) and said in str(done.exception)

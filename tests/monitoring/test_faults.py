@@ -115,3 +115,11 @@ def test_a_trend_by_hand():
     # Days 0, 1, 2 with variance 0.01: slope 0.1, information 100 · 2, z = 0.1 · √200 = 1.414.
     slope, p = wears_off(np.array([0.0, 0.1, 0.2]), np.full(3, 0.01))
     assert slope == pytest.approx(0.1) and p == pytest.approx(0.1573, abs=1e-4)
+
+
+def test_clocks_that_differ_are_said(tmp_path):
+    paths = write_experiment(tmp_path, users=60, seed=55)
+    rewrite(paths["logs"] / "events", lambda rows: [r | {"ts": r["ts"] - timedelta(hours=1)} for r in rows])
+    result = analyse(config(), out=tmp_path / "out", **paths)
+    assert "come before their request" in status(result, "clock skew")["statement"]
+    assert "clocks of service and events differ" in (tmp_path / "out" / "experiment.html").read_text()
