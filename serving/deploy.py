@@ -1,8 +1,8 @@
 """From trained models to a deployment: an immutable folder with all that a service needs, and the Bento built from it.
 
 A deployment folder holds `deployment.json`, `examples.json` (users and queries to try it with), `models/<version>/`
-(model.json, float16 model.safetensors), `features/` (spec, items, text encoder, Feast store), `bentoml/` (a BentoML
-home with the one Bento) and `Containerfile`. `serving.process` runs it.
+(`serving.export`), `features/` (spec, items, text encoder, Feast store), `bentoml/` (a BentoML home with the one
+Bento) and `Containerfile`. `serving.process` runs it.
 """
 
 import os
@@ -20,8 +20,8 @@ import uniscale
 from features.catalogue import COUNT_NAMES
 from serving.deployment import EXAMPLES as EXAMPLES_FILE
 from serving.deployment import FILE, Deployment, Examples
+from serving.export import export
 from serving.process import environment, running, store_of, tail
-from serving.weights import export_half
 from uniscale.artifacts import atomic_folder, content_hash, read_json, source_hash
 from uniscale.config import Config, embedded_values
 from uniscale.errors import ConfigError, MissingToolError, ServingError
@@ -68,10 +68,12 @@ def package(
     features, out = Path(features), Path(out)
     spec = SampleSpec.load(features)
     weights = _weights(config, variants)
+    models = _models(variants, versions)
+    for model in models.values():
+        _check_spec(model, spec)
     with atomic_folder(out) as folder:
-        for version, model in _models(variants, versions).items():
-            _check_spec(model, spec)
-            export_half(model, folder / "models" / version)
+        for version, model in models.items():
+            export(model, folder / "models" / version)
         for name in (name for name in FEATURES if (features / name).exists()):
             target = folder / "features" / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -170,6 +172,8 @@ def _build_bento(deployment: Deployment, folder: Path) -> None:
         shutil.copytree(folder / name, context / "deployment" / name, copy_function=os.link)
     for name in (FILE, EXAMPLES_FILE):
         os.link(folder / name, context / "deployment" / name)
+    if (root / "params.yaml").exists():  # a checkout keeps it beside the packages, an installation inside uniscale
+        shutil.copy2(root / "params.yaml", context / "params.yaml")
     version = deployment.tag.partition(":")[2]
     command = [sys.executable, "-m", "serving.bento", version, str((folder / "Containerfile").resolve())]
     try:

@@ -66,36 +66,48 @@ class Ranking:
     seconds: dict[str, float] | None = None  # batch, model
 
 
-class Engine:
-    """The loaded models of all variants, by version, over one spec."""
+@dataclass(frozen=True)
+class Prepared:
+    """A request's tensors, made once and read by its variant's model and by shadows."""
 
-    def __init__(
-        self, spec: SampleSpec, models: Mapping[str, Scorer], vectors: ItemVectors, encoder: Encoder | None = None
-    ):
+    item_ids: Sequence[str]
+    places: NDArray[np.int64]  # (N,) in the catalogue, 0 for the unknown
+    batch: Batch  # R = 1
+    features_hash: int  # of every model input
+    seconds: float  # it took
+
+
+class Engine:
+    """What all models of one spec share: a request as tensors, and scores as an order."""
+
+    def __init__(self, spec: SampleSpec, vectors: ItemVectors, encoder: Encoder | None = None):
         assert encoder is not None or not spec.text_dim, "the spec has text, so it needs the encoder of its features"
-        self.spec, self.models, self.vectors = spec, dict(models), vectors
+        self.spec, self.vectors = spec, vectors
         self._encode = lru_cache(QUERIES_KEPT)(lambda query: encoder.encode([query])) if encoder else None
         self._given = [f for f in spec.select("request") if f.block == "context"]
         # Fixed columns of a request without candidates; its own overwrite them.
         self._blank = blank_request(spec) | {f.name: np.zeros(0) for f in spec.select("candidate")}
         self._blank["item"] = np.zeros(0)
 
-    def rank(self, version: str, ask: Ask, user: UserFeatures, catalogue: Catalogue) -> Ranking:
-        """Order the candidates by the primary task's probability, ties in the order given."""
+    def prepare(self, ask: Ask, user: UserFeatures, catalogue: Catalogue) -> Prepared:
+        """The request as any model reads it."""
         started = time.perf_counter()
         places = catalogue.places(ask.item_ids)
         rows = self.rows(ask, user, catalogue, places)
         batch = to_batch(rows, self.vectors)
-        assembled = time.perf_counter()
-        scores = self.models[version].score(batch)[:, 0].numpy()
-        done = time.perf_counter()
+        return Prepared(ask.item_ids, places, batch, _hash(rows), time.perf_counter() - started)
+
+    def rank(self, model: Scorer, prepared: Prepared) -> Ranking:
+        """Order the candidates by the primary task's probability, ties in the order given."""
+        started = time.perf_counter()
+        scores = model.score(prepared.batch)[:, 0].numpy()
         return _ordered(
-            ask.item_ids,
-            places,
+            prepared.item_ids,
+            prepared.places,
             keys=scores,
             scores=scores,
-            features_hash=_hash(rows),
-            seconds={"batch": assembled - started, "model": done - assembled},
+            features_hash=prepared.features_hash,
+            seconds={"batch": prepared.seconds, "model": time.perf_counter() - started},
         )
 
     def rows(self, ask: Ask, user: UserFeatures, catalogue: Catalogue, places: NDArray[np.int64]) -> Rows:

@@ -15,13 +15,18 @@ from features.text import TextEncoder
 from models.batches import Batch
 from models.checkpoint import load_model
 from models.rows import ItemVectors
+from serving import probe
 from serving.deployment import Deployment
 from serving.engine import Engine
 from serving.items import Catalogue, Snapshot
 from serving.log_writer import LogWriter
 from serving.online_features import OnlineFeatures
 from serving.ranker import Ranker
+from serving.routing import Routing, Target
+from serving.switch import Switch
 from serving.telemetry import Telemetry
+from uniscale.artifacts import content_hash
+from uniscale.errors import ServingError
 from uniscale.samples import SampleSpec
 
 
@@ -39,7 +44,26 @@ class OnDevice:
             return self.model.score(batch.to(self.device)).float().cpu()
 
 
-def load_ranker(deployment_folder: Path, features: Path, log: Path, multiprocess_folder: Path | None) -> Ranker:
+def load_checked(
+    target: Target, deployment: Path, spec: SampleSpec, device: torch.device, tolerance: float
+) -> OnDevice:
+    """A model that has passed its parity probe, which also warms it up.
+
+    Raises:
+        ServingError: the folder is not the one named, or its scores are not those on record.
+        ModelError: the folder cannot be loaded.
+    """
+    folder = deployment / target.folder
+    if target.content_hash is not None and (found := content_hash(folder)) != target.content_hash:
+        raise ServingError(f"{folder} has content {found}, the routing names {target.content_hash}: export it again")
+    model = OnDevice(folder, device)
+    probe.check(folder, model, spec, tolerance)
+    return model
+
+
+def load_ranker(
+    deployment_folder: Path, features: Path, log: Path, multiprocess_folder: Path | None, routing: Path | None = None
+) -> Ranker:
     """Everything a worker needs, warmed up.
 
     Args:
@@ -47,6 +71,7 @@ def load_ranker(deployment_folder: Path, features: Path, log: Path, multiprocess
         features: the features folder whose online store is read (the deployment's own, or a live copy).
         log: folder of the serving log.
         multiprocess_folder: where prometheus_client shares values between workers, if it does.
+        routing: file to follow while running (`serving.routing`); None for the deployment's own variants for good.
 
     Raises:
         ServingError: the deployment does not fit its features or this code.
@@ -57,27 +82,31 @@ def load_ranker(deployment_folder: Path, features: Path, log: Path, multiprocess
     deployment = Deployment.load(deployment_folder)
     spec = SampleSpec.load(features)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    versions = sorted(set(deployment.versions.values()))
-    models = {version: OnDevice(deployment_folder / "models" / version, device) for version in versions}
     items = pq.ParquetFile(features / "items.parquet").read(columns=["item_id", "index"])
     store = OnlineFeatures(features, spec)
 
     def catalogue() -> Catalogue:
         return Catalogue.from_tables(spec, store.items(items["item_id"].to_pylist()), items, deployment.popularity)
 
-    serving = deployment.serving
+    serving, telemetry = deployment.serving, Telemetry(multiprocess_folder)
     ranker = Ranker(
         deployment,
         Engine(
             spec,
-            models,
             ItemVectors.load(features, spec),
             TextEncoder.load(features / "text_encoder") if spec.text_dim else None,
+        ),
+        Switch(
+            Routing.of(deployment),
+            lambda target: load_checked(target, deployment_folder, spec, device, serving.probe_tolerance),
+            routing,
+            serving.routing_poll_seconds,
+            lambda outcome: telemetry.swaps.labels(outcome).inc(),
         ),
         Snapshot(catalogue, serving.item_ttl_seconds),
         store,
         LogWriter(log, interval_seconds=serving.log_flush_seconds),
-        Telemetry(multiprocess_folder),
+        telemetry,
     )
     ranker.warm_up()
     gc.freeze()  # a million objects that live as long as the process would be walked by every full collection

@@ -22,13 +22,15 @@ from serving.deployment import Deployment
 from uniscale.config import Config
 from uniscale.errors import ConfigError, ServingError
 
-LIVE, HOME, OUTPUT = "_features", "_bentoml", "_server.log"
+LIVE, HOME, ROUTING, OUTPUT = "_features", "_bentoml", "_routing.json", "_server.log"
 START_SECONDS, STOP_SECONDS = 120.0, 15.0
 QUOTED_LINES = 25
 
 
 @contextmanager
-def running(config: Config, deployment: Path, log: Path, start_seconds: float = START_SECONDS) -> Iterator[str]:
+def running(
+    config: Config, deployment: Path, log: Path, start_seconds: float = START_SECONDS, routing: Path | None = None
+) -> Iterator[str]:
     """Serve a deployment while the block runs; yields the URL once `/readyz` answers 200.
 
     Args:
@@ -37,6 +39,7 @@ def running(config: Config, deployment: Path, log: Path, start_seconds: float = 
         log: folder of the serving log; the process's own output goes to `_server.log` in it, and the copy of the
             features that the service reads to `store_of(log)`.
         start_seconds: time it may take to be ready.
+        routing: routing file to follow; by default `routing_of(log)`, which does not outlive the process.
 
     Raises:
         ConfigError: a host off loopback without UNISCALE_API_KEY.
@@ -54,6 +57,7 @@ def running(config: Config, deployment: Path, log: Path, start_seconds: float = 
         "OMP_WAIT_POLICY": "passive",
         "UNISCALE_FEATURES": str(store_of(log)),
         "UNISCALE_OWNER": str(os.getpid()),
+        "UNISCALE_ROUTING": str(Path(routing).resolve() if routing else routing_of(log)),
         "UNISCALE_SERVING_LOG": str(log),
     }
     command = [sys.executable, "-m", "bentoml", "serve", manifest.tag, "--host", host, "--port", str(port)]
@@ -75,11 +79,17 @@ def running(config: Config, deployment: Path, log: Path, start_seconds: float = 
             _stop(process)
             for name in (LIVE, HOME):
                 shutil.rmtree(log / name)
+            routing_of(log).unlink(missing_ok=True)
 
 
 def store_of(log: Path) -> Path:
     """The features folder that the service writing this serving log reads while it runs; streams push to it."""
     return Path(log) / LIVE
+
+
+def routing_of(log: Path) -> Path:
+    """The routing file that the service writing this serving log follows unless it was given another."""
+    return Path(log) / ROUTING
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -114,6 +124,7 @@ def _prepare(deployment: Path, log: Path) -> None:
     """What the process may write to: a copy of the features, and a BentoML home with the deployment's Bento in it."""
     for name in (LIVE, HOME):
         shutil.rmtree(log / name, ignore_errors=True)
+    routing_of(log).unlink(missing_ok=True)
     shutil.copytree(deployment / "features", store_of(log))
     (log / HOME).mkdir()
     (log / HOME / "bentos").symlink_to(deployment / "bentoml" / "bentos")

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from serving.deployment import Deployment
-from serving.engine import Ask, Engine, Ranking, popular
+from serving.engine import Ask, Engine, Ranking, Scorer, popular
 from serving.executor import BoundedExecutor, DeadlineError, OverloadedError
 from serving.inputs import FeatureStoreError, UserFeatures
 from serving.items import Catalogue, Snapshot
 from serving.log_writer import LogWriter
 from serving.schemas import RankRequest, error_body
+from serving.switch import Switch
 from serving.telemetry import Telemetry
 from uniscale.assignment import assign
 
@@ -49,13 +50,14 @@ class Ranker:
         self,
         deployment: Deployment,
         engine: Engine,
+        switch: Switch,
         snapshot: Snapshot,
         features: FeatureReader,
         log: LogWriter,
         telemetry: Telemetry,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ):
-        self.deployment, self.engine, self.snapshot = deployment, engine, snapshot
+        self.deployment, self.engine, self.switch, self.snapshot = deployment, engine, switch, snapshot
         self.telemetry = telemetry
         self._features, self._log, self._now = features, log, now
         serving = deployment.serving
@@ -67,8 +69,9 @@ class Ranker:
         if problem := self._problem(request):
             self.telemetry.refusals.labels("400").inc()
             return Answer(400, error_body(problem), {})
-        variant = assign(request.user_id, self.deployment.salt, self.deployment.weights)
-        version = self.deployment.versions[variant]
+        lineup = self.switch.current  # one read: the request sees one line-up to its end
+        variant = assign(request.user_id, self.deployment.salt, lineup.routing.weights)
+        version = lineup.routing.versions[variant]
         ask = Ask(
             user_id=request.user_id,
             query=request.query,
@@ -80,7 +83,7 @@ class Ranker:
         catalogue = self.snapshot.get()
         fallback: str | None = None
         try:
-            work = partial(self._work, version, ask, catalogue, received)
+            work = partial(self._work, lineup.models[version], ask, catalogue, received)
             ranking = await self._executor.run(work, received + self.deployment.serving.deadline_ms / 1000)
         except OverloadedError as error:
             self.telemetry.refusals.labels("429").inc()
@@ -97,15 +100,16 @@ class Ranker:
         return self._answer(request, ask, variant, version, ranking, fallback, received)
 
     def warm_up(self) -> None:
-        """Rank one made-up request with every version, so that no user waits for a first run.
+        """Rank one made-up request with every version, so that no user waits for a first run; then follow changes.
 
         Raises:
             FeatureStoreError: the online store cannot be read.
         """
         catalogue = self.snapshot.get()
         item_ids = list(catalogue.place_of)[: self.deployment.serving.smoke_candidates]
-        for version in set(self.deployment.versions.values()):
-            self._work(version, Ask("warm-up", None, [], {}, item_ids, self._now()), catalogue, time.monotonic())
+        for model in self.switch.current.models.values():
+            self._work(model, Ask("warm-up", None, [], {}, item_ids, self._now()), catalogue, time.monotonic())
+        self.switch.start()
 
     def probe(self) -> None:
         """Read the online store once; FeatureStoreError when it cannot be."""
@@ -115,8 +119,7 @@ class Ranker:
         """What is loaded and how it does, for the health page."""
         return {
             "tag": self.deployment.tag,
-            "versions": self.deployment.versions,
-            "weights": self.deployment.weights,
+            **self.switch.state(),
             "items": len(self.snapshot.get().place_of),
             "items_age_seconds": round(self.snapshot.age_seconds, 1),
             "items_error": self.snapshot.error,
@@ -126,6 +129,7 @@ class Ranker:
 
     def close(self) -> None:
         """Finish what was accepted, then write what was logged."""
+        self.switch.close()
         self._executor.close()
         self._log.close()
 
@@ -137,11 +141,11 @@ class Ranker:
             return "ts is given, but this deployment goes by its own clock: leave ts out"
         return None
 
-    def _work(self, version: str, ask: Ask, catalogue: Catalogue, received: float) -> Ranking:
+    def _work(self, model: Scorer, ask: Ask, catalogue: Catalogue, received: float) -> Ranking:
         started = time.monotonic()
         user = self._features.read(ask.user_id, ask.query)
         read = time.monotonic()
-        ranking = self.engine.rank(version, ask, user, catalogue)
+        ranking = self.engine.rank(model, self.engine.prepare(ask, user, catalogue))
         stages = {"queue": started - received, "features": read - started, **(ranking.seconds or {})}
         for stage, seconds in stages.items():
             self.telemetry.stages.labels(stage).observe(seconds)

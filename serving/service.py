@@ -5,7 +5,8 @@ access log and BentoML's own request metrics are off: they cost more than half o
 metrics label by raw path (`serving.telemetry` has bounded ones).
 
 Environment: UNISCALE_SERVING_LOG (folder of the serving log, `serving_log` by default), UNISCALE_FEATURES (features
-folder with the online store; the Bento's own copy by default), UNISCALE_API_KEY or UNISCALE_API_KEY_FILE (asked for as
+folder with the online store; the Bento's own copy by default), UNISCALE_ROUTING (file that says which model answers
+whom while the service runs; none by default), UNISCALE_API_KEY or UNISCALE_API_KEY_FILE (asked for as
 `Authorization: Bearer`; without one only loopback is answered), UNISCALE_OWNER (process with which to end).
 """
 
@@ -45,13 +46,14 @@ class RankingService:
 
         # BentoML logs a traceback for every body that is not a request, which would let anyone fill the disk.
         logging.getLogger("bentoml._internal.server.http_app").addFilter(_is_ours)
-        multiprocess = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        multiprocess, routing = (os.environ.get(name) for name in ("PROMETHEUS_MULTIPROC_DIR", "UNISCALE_ROUTING"))
         self.api_key = _api_key(os.environ)
         self.ranker = load_ranker(
             PACKED,
             Path(os.environ.get("UNISCALE_FEATURES", PACKED / "features")),
             Path(os.environ.get("UNISCALE_SERVING_LOG", "serving_log")),
             Path(multiprocess) if multiprocess else None,
+            Path(routing) if routing else None,
         )
         self.max_body_bytes = self.ranker.deployment.serving.max_body_bytes
         if owner := os.environ.get("UNISCALE_OWNER"):

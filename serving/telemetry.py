@@ -41,6 +41,12 @@ class Telemetry:
         self.in_work = Gauge(
             "uniscale_requests_in_work", "Requests in work", multiprocess_mode="livesum", registry=registry
         )
+        self.swaps = Counter(
+            "uniscale_routing_changes_total",
+            "Changes of the routing, accepted or refused",
+            ["outcome"],
+            registry=registry,
+        )
         self.log_dropped = Counter(
             "uniscale_log_rows_dropped_total", "Serving-log rows dropped because the buffer was full", registry=registry
         )

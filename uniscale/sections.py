@@ -144,6 +144,8 @@ class ServingConfig(Section):
     max_concurrency: int = Field(ge=1, description="requests in work a worker; above it 429 with Retry-After")
     item_ttl_seconds: float = Field(gt=0, description="age at which the item snapshot is reloaded")
     threads: int = Field(ge=1, description="requests scored at the same time a worker, each on one core")
+    routing_poll_seconds: float = Field(gt=0, description="between looks at the routing file")
+    probe_tolerance: float = Field(gt=0, description="score difference at which a model's parity probe refuses it")
     client_clock: bool = Field(
         description="accept `ts` of requests, which a simulation and a replay need; false where the users are real"
     )

@@ -63,8 +63,13 @@ def models(table):
 
 
 @pytest.fixture(scope="module")
-def engine(samples, table, models):
-    return Engine(SPEC, models, ItemVectors.load(samples, SPEC), QueryVectors(table))
+def engine(samples, table):
+    return Engine(SPEC, ItemVectors.load(samples, SPEC), QueryVectors(table))
+
+
+@pytest.fixture(scope="module")
+def rank(engine, models):
+    return lambda name, *request: engine.rank(models[name], engine.prepare(*request))
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +90,14 @@ def ask_of(row: dict, **changes) -> Ask:
 
 
 @pytest.mark.parametrize("name", ["hhsft", "dlrm_mlp"])
-def test_served_scores_are_the_offline_scores(name, engine, samples, table, items, models):
+def test_served_scores_are_the_offline_scores(name, rank, samples, table, items, models):
     """A samples row, its features given raw as the store gives them, scores the same through both paths."""
     worst = 0.0
     for place in range(0, table.num_rows, 7):
         row = table.slice(place, 1).to_pylist()[0]
         offline = models[name].score(collate(table.slice(place, 1), SPEC, ItemVectors.load(samples, SPEC)))[:, 0]
         of_row = Catalogue.from_tables(SPEC, items_raw(ITEMS, row), items, "item_clicks_7d")
-        ranking = engine.rank(name, ask_of(row), UserInputs(SPEC)(user_raw(row)), of_row)
+        ranking = rank(name, ask_of(row), UserInputs(SPEC)(user_raw(row)), of_row)
         served = dict(zip(ranking.item_ids, ranking.scores, strict=True))
         gaps = [abs(served[f"i{item}"] - float(score)) for item, score in zip(row["item"], offline, strict=True)]
         worst = max(worst, *gaps)
@@ -112,32 +117,32 @@ def test_every_model_input_equals_the_samples_row(engine, table, items):
         np.testing.assert_array_equal(getattr(served, name), getattr(offline, name), err_msg=name)
 
 
-def test_scores_fall_and_do_not_depend_on_the_order_given(engine, table, catalogue):
+def test_scores_fall_and_do_not_depend_on_the_order_given(rank, table, catalogue):
     row = table.slice(0, 1).to_pylist()[0]
     user = UserInputs(SPEC)(user_raw(row))
-    first = engine.rank("hhsft", ask_of(row), user, catalogue)
-    turned = engine.rank("hhsft", ask_of(row, item_ids=[f"i{item}" for item in reversed(row["item"])]), user, catalogue)
+    first = rank("hhsft", ask_of(row), user, catalogue)
+    turned = rank("hhsft", ask_of(row, item_ids=[f"i{item}" for item in reversed(row["item"])]), user, catalogue)
     assert (np.diff(first.scores) <= 0).all()
     assert first.item_ids == turned.item_ids
     np.testing.assert_allclose(first.scores, turned.scores, atol=1e-6)
 
 
-def test_unknown_items_come_last_without_a_score_and_are_named(engine, table, catalogue):
+def test_unknown_items_come_last_without_a_score_and_are_named(rank, table, catalogue):
     row = table.slice(0, 1).to_pylist()[0]
     user = UserInputs(SPEC)(user_raw(row))
-    known = engine.rank("hhsft", ask_of(row, item_ids=["i1", "i2"]), user, catalogue)
-    mixed = engine.rank("hhsft", ask_of(row, item_ids=["new", "i1", "newer", "i2"]), user, catalogue)
+    known = rank("hhsft", ask_of(row, item_ids=["i1", "i2"]), user, catalogue)
+    mixed = rank("hhsft", ask_of(row, item_ids=["new", "i1", "newer", "i2"]), user, catalogue)
     assert mixed.item_ids == [*known.item_ids, "new", "newer"] and mixed.unknown == ["new", "newer"]
     np.testing.assert_allclose(mixed.scores[:2], known.scores, atol=1e-6)
     assert np.isnan(mixed.scores[2:]).all()
 
 
-def test_an_unknown_user_without_query_is_a_normal_cold_one(engine, catalogue, table):
+def test_an_unknown_user_without_query_is_a_normal_cold_one(rank, catalogue, table):
     row = table.slice(0, 1).to_pylist()[0]
     cold = UserInputs(SPEC)({"user_id": "nobody", "query": None})
     assert cold.values["user_id_hash"] == hash64("nobody") and cold.values["query_hash"] == 0
     assert cold.values["user_clicks_7d"] == 0.0 and cold.values["user_gender"] == 0
-    ranking = engine.rank("hhsft", ask_of(row, user_id="nobody", query=None, context={}, scenario=[]), cold, catalogue)
+    ranking = rank("hhsft", ask_of(row, user_id="nobody", query=None, context={}, scenario=[]), cold, catalogue)
     assert np.isfinite(ranking.scores).all()
 
 
@@ -158,11 +163,11 @@ def test_behaviours_at_or_after_the_request_are_not_seen(engine, table, catalogu
     ) == len(row["behaviour_ts"])
 
 
-def test_features_hash_tells_inputs_apart(engine, table, catalogue):
+def test_features_hash_tells_inputs_apart(rank, table, catalogue):
     row = table.slice(0, 1).to_pylist()[0]
     user = UserInputs(SPEC)(user_raw(row))
-    same = {engine.rank(name, ask_of(row), user, catalogue).features_hash for name in ("hhsft", "dlrm_mlp")}
-    other = engine.rank("hhsft", ask_of(row, query=None), user, catalogue).features_hash
+    same = {rank(name, ask_of(row), user, catalogue).features_hash for name in ("hhsft", "dlrm_mlp")}
+    other = rank("hhsft", ask_of(row, query=None), user, catalogue).features_hash
     assert len(same) == 1 and other not in same and -(1 << 63) <= other < 1 << 63
 
 

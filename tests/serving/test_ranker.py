@@ -18,7 +18,9 @@ from serving.inputs import FeatureStoreError, UserInputs
 from serving.items import Catalogue, Snapshot
 from serving.log_writer import LogWriter
 from serving.ranker import Ranker
+from serving.routing import Routing
 from serving.schemas import RankRequest
+from serving.switch import Switch
 from serving.telemetry import Telemetry
 from tests.sample_folder import SPEC, write_samples
 from tests.serving.raw import items_raw
@@ -55,11 +57,11 @@ def engine(tmp_path_factory):
     torch.set_num_threads(1)
     samples = write_samples(tmp_path_factory.mktemp("samples"), requests_per_day=3, days=4)
     models = {version: build_model("dlrm_mlp", SPEC, CONFIG.model, seed=int(version)).eval() for version in "12"}
-    return Engine(SPEC, models, ItemVectors.load(samples, SPEC), NoText()), samples
+    return Engine(SPEC, ItemVectors.load(samples, SPEC), NoText()), models, samples
 
 
 def make_ranker(engine, folder, **serving) -> tuple[Ranker, Users]:
-    scorer, samples = engine
+    scorer, models, samples = engine
     items = pq.ParquetFile(samples / "items.parquet").read()
     raw = items_raw(60).set_column(4, "item_clicks_7d", [np.arange(60, dtype=np.float32)])
     users = Users()
@@ -77,7 +79,8 @@ def make_ranker(engine, folder, **serving) -> tuple[Ranker, Users]:
     )
     snapshot = Snapshot(lambda: Catalogue.from_tables(SPEC, raw, items, "item_clicks_7d"), 300)
     log = LogWriter(folder, interval_seconds=60)
-    return Ranker(deployment, scorer, snapshot, users, log, Telemetry(), now=lambda: NOW), users
+    switch = Switch(Routing.of(deployment), lambda target: models[target.version])
+    return Ranker(deployment, scorer, switch, snapshot, users, log, Telemetry(), now=lambda: NOW), users
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_served_scores_are_those_of_the_exported_models_offline(live):
     features, deployment = live.folder / "features", live.folder / "deployment"
     spec = SampleSpec.load(features)
     models = {version: load_model(deployment / "models" / version) for version in ("1", "2")}
-    engine = Engine(spec, models, ItemVectors.load(features, spec), TextEncoder.load(features / "text_encoder"))
+    engine = Engine(spec, ItemVectors.load(features, spec), TextEncoder.load(features / "text_encoder"))
 
     users, queries = [f"u{number}" for number in range(20)], ["red shoe", "lamp", "blue chair", "a new query"]
     items = pq.ParquetFile(features / "items.parquet").read()
@@ -142,7 +142,8 @@ def test_served_scores_are_those_of_the_exported_models_offline(live):
             "item_ids": [f"i{item}" for item in range(30)],
         }
         answer = live.rank(user_id=user, query=query, **asked)
-        offline = engine.rank(answer["version"], Ask(user, query, ts=ASKED, **asked), UserInputs(spec)(raw), catalogue)
+        prepared = engine.prepare(Ask(user, query, ts=ASKED, **asked), UserInputs(spec)(raw), catalogue)
+        offline = engine.rank(models[answer["version"]], prepared)
         served = {item["item_id"]: item["score"] for item in answer["items"]}
         worst = max(
             abs(served[item_id] - score) for item_id, score in zip(offline.item_ids, offline.scores, strict=True)

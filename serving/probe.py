@@ -1,0 +1,95 @@
+"""The parity probe: before a model answers, its scores on fixed made-up requests must be the ones on record.
+
+The requests follow from the spec alone, so a folder's record does not age with the features. An export records the
+float32 model's scores (`record`); a folder without a record, such as a registry's, is held against its own float32
+scores. A model of another spec, a score that is not finite, or a difference beyond the tolerance is refused.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.batches import Batch, to_batch
+from models.checkpoint import load_model, read_card
+from models.ranking import RankingModel
+from models.rows import ItemVectors, Rows
+from serving.engine import Scorer
+from uniscale.artifacts import read_json, write_json
+from uniscale.errors import ServingError
+from uniscale.samples import SampleSpec
+
+FILE = "probe.json"
+REQUESTS, CANDIDATES, ITEMS = 4, 16, 50
+ASKED = 1_767_225_600  # seconds since 1970
+
+
+def probe_batch(spec: SampleSpec) -> Batch:
+    """`REQUESTS` made-up requests of the served domain, `CANDIDATES` candidates each; the same for the same spec."""
+    rng = np.random.default_rng(0)
+    lengths = {"request": REQUESTS, "candidate": REQUESTS * CANDIDATES, "behaviour": REQUESTS * spec.max_behaviours}
+    columns = {
+        f.name: rng.integers(-(1 << 62), 1 << 62, lengths[f.level])
+        if f.kind == "id"
+        else rng.gamma(1.0, 5.0, lengths[f.level]).astype(np.float32)
+        for f in spec.features
+    }
+    columns |= {
+        "domain_index": np.zeros(REQUESTS, np.int64),
+        "scenarios": (rng.random((REQUESTS, len(spec.scenarios))) < 0.5).astype(np.float32),
+        "ts": np.full(REQUESTS, ASKED),
+        "query_text": rng.normal(size=(REQUESTS, spec.text_dim)).astype(np.float32),
+        "item": rng.integers(0, ITEMS, lengths["candidate"]),
+        "behaviour_index": rng.integers(0, ITEMS, lengths["behaviour"]),
+        "behaviour_ts": ASKED - np.sort(rng.integers(1, 10**6, lengths["behaviour"]))[::-1],
+    }
+    vectors = ItemVectors(
+        rng.normal(size=(ITEMS, spec.content_dim)).astype(np.float32),
+        rng.normal(size=(ITEMS, spec.text_dim)).astype(np.float32),
+    )
+    requests = np.arange(REQUESTS + 1)
+    return to_batch(Rows.of(spec, columns, requests * CANDIDATES, requests * spec.max_behaviours), vectors)
+
+
+def record(model: RankingModel, folder: Path) -> None:
+    """Write a float32 model's scores on the probe into the folder of its export."""
+    write_json(Path(folder) / FILE, {"scores": model.score(probe_batch(model.spec)).tolist()})
+
+
+def check(folder: Path, scorer: Scorer, spec: SampleSpec, tolerance: float) -> float:
+    """Hold a loaded model against the record of its folder.
+
+    Args:
+        folder: where it was loaded from.
+        scorer: the model as it would answer.
+        spec: what the service looks up.
+        tolerance: largest difference of a score.
+
+    Returns:
+        The largest difference found.
+
+    Raises:
+        ServingError: another spec, scores that are not finite or not those on record.
+    """
+    folder = Path(folder)
+    trained = SampleSpec.from_json(read_card(folder)["spec"])
+    if trained != spec:
+        differing = sorted({f.name for f in trained.features} ^ {f.name for f in spec.features})
+        raise ServingError(
+            f"{folder} was trained on other features than this service looks up (only one has {differing}, or order "
+            "and widths differ): package it with its own features"
+        )
+    batch = probe_batch(spec)
+    scores = scorer.score(batch)
+    if not bool(torch.isfinite(scores).all()):
+        raise ServingError(f"{folder} gives scores that are not finite: train it again")
+    recorded = read_json(folder / FILE)["scores"] if (folder / FILE).exists() else load_model(folder).score(batch)
+    expected = torch.as_tensor(recorded, dtype=scores.dtype)
+    if expected.shape != scores.shape:
+        raise ServingError(f"{folder}/{FILE} holds scores of shape {tuple(expected.shape)}: export the model again")
+    worst = float((scores - expected).abs().max())
+    if not worst <= tolerance:
+        raise ServingError(
+            f"{folder} scores differ by {worst:.2g} from those on record, over {tolerance:g}: export again"
+        )
+    return worst

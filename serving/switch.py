@@ -1,0 +1,127 @@
+"""Changes models while requests are answered: load beside the old, check, swap one reference, keep the old.
+
+A request reads `Switch.current` once and works with that line-up to its end, so it never sees half of a change. The
+line-up before stays loaded: going back to it takes no loading. A routing that cannot be had (unreadable file, other
+spec, corrupt or wrong weights) is refused, counted and shown; it is tried again when its file is written again.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from serving.engine import Scorer
+from serving.routing import Routing, Target
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """One consistent state: who sees which version, and every version's model."""
+
+    routing: Routing
+    models: Mapping[str, Scorer]  # by version
+
+
+class Switch:
+    """The line-up that answers now.
+
+    Args:
+        first: routing to start with; what it names must load.
+        load: a warmed-up, checked model, or any exception.
+        path: the routing file; None for a service that never changes.
+        poll_seconds: between looks at the file.
+        count: told "accepted" or "refused" of each change.
+    """
+
+    def __init__(
+        self,
+        first: Routing,
+        load: Callable[[Target], Scorer],
+        path: Path | None = None,
+        poll_seconds: float = 1.0,
+        count: Callable[[str], None] = lambda outcome: None,
+    ):
+        self._load, self._path, self._poll_seconds, self._count = load, path, poll_seconds, count
+        self._seen: tuple[int, ...] | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.previous: Lineup | None = None
+        self.refused: str | None = None  # why the last change was refused, None when it was not
+        self.changed_at: datetime | None = None
+        self.current = Lineup(first, {version: load(target) for version, target in first.targets.items()})
+
+    def start(self) -> None:
+        """Look at the file now, and from now on by a thread of its own."""
+        if self._path is None:
+            return
+        self.poll()
+        self._thread = threading.Thread(target=self._run, name="routing", daemon=True)
+        self._thread.start()
+
+    def poll(self) -> None:
+        """Follow the file if it was written since the last look; a missing file changes nothing."""
+        assert self._path is not None
+        try:
+            stat = os.stat(self._path)
+        except FileNotFoundError:
+            return
+        signature = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        if signature == self._seen:
+            return
+        self._seen = signature
+        try:
+            lineup = self._prepared(Routing.load(self._path))
+        except Exception as error:  # whatever a broken folder raises, the line-up that answers stays
+            self.refused = f"{type(error).__name__}: {error}"
+            self._count("refused")
+            logger.error("routing %s refused, the old one stays: %s", self._path, self.refused)
+            return
+        self.previous, self.current = self.current, lineup
+        self.refused, self.changed_at = None, datetime.now(UTC)
+        self._count("accepted")
+
+    def state(self) -> dict[str, Any]:
+        """For the health page."""
+        routing = self.current.routing
+        return {
+            "versions": routing.versions,
+            "weights": routing.weights,
+            "shadows": {name: target.version for name, target in routing.shadows.items()},
+            "routing": {
+                "changed_at": self.changed_at.isoformat() if self.changed_at else None,
+                "refused": self.refused,
+                "previous": self.previous.routing.versions if self.previous else None,
+            },
+        }
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _prepared(self, routing: Routing) -> Lineup:
+        """Every model of a routing; what is loaded already, now or before the last change, is taken as it is."""
+        loaded = {
+            target: lineup.models[version]
+            for lineup in (self.previous, self.current)
+            if lineup is not None
+            for version, target in lineup.routing.targets.items()
+        }
+        return Lineup(
+            routing,
+            {
+                version: loaded[target] if target in loaded else self._load(target)
+                for version, target in routing.targets.items()
+            },
+        )
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._poll_seconds):
+            self.poll()
