@@ -64,6 +64,7 @@ class Ranking:
     unknown: list[str]
     features_hash: int = 0  # of every model input; 0 where no model was asked
     seconds: dict[str, float] | None = None  # batch, model
+    propensities: NDArray[np.float64] | None = None  # (N,) where the order was drawn (`serving.exploration`)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Engine:
         batch = to_batch(rows, self.vectors)
         return Prepared(ask.item_ids, places, batch, _hash(rows), time.perf_counter() - started)
 
-    def rank(self, model: Scorer, prepared: Prepared) -> Ranking:
+    @staticmethod
+    def rank(model: Scorer, prepared: Prepared) -> Ranking:
         """Order the candidates by the primary task's probability, ties in the order given."""
         started = time.perf_counter()
         scores = model.score(prepared.batch)[:, 0].numpy()

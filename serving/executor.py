@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -59,11 +59,20 @@ class BoundedExecutor:
         job.cancel()
         raise DeadlineError("the deadline passed before the work was done")
 
+    def offer(self, work: Callable[[], object]) -> bool:
+        """Run `work()` some time, its result and exceptions being its own affair; False when no slot is free."""
+        with self._lock:
+            if self._in_work >= self._capacity:
+                return False
+            self._in_work += 1
+        self._pool.submit(work).add_done_callback(self._release)
+        return True
+
     def close(self) -> None:
         """Wait for what runs, drop what is queued."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _release(self, _: "Future[T]") -> None:
+    def _release(self, _: "Future[Any]") -> None:
         with self._lock:
             self._in_work -= 1
 

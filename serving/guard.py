@@ -1,14 +1,16 @@
-"""The ASGI middleware at the door: who may ask, how large a body may be, and the pages for probes and Prometheus.
+"""The ASGI middleware at the door: who may ask, how large a body may be, and the pages for people and probes.
 
 BentoML brings no API key, no body limit and no check of the content type, and labels its own request metrics with
 the raw path, which anyone can make unbounded; so all four are here.
 """
 
 import asyncio
+import base64
 import hmac
 import ipaddress
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from serving.schemas import error_body
@@ -18,6 +20,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
+PAGE = Path(__file__).with_name("page.html")
+PAGE_HEADERS = (  # the page holds its style and script, asks this service only, and is framed by nobody
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+        b"frame-ancestors 'none'",
+    ),
+)
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})  # probes carry no key
 DRAIN_BYTES = 8 << 20  # read and forgotten of a refused body, so that an honest client gets to read the answer
 BODY_SECONDS = 5.0  # a body that takes longer to arrive is refused
@@ -37,6 +47,12 @@ class Probed(Protocol):
 
     def exposition(self) -> bytes:
         """Prometheus' text format."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+
+    def examples(self) -> dict[str, Any]:
+        """What the search page offers."""
 
     def refused(self, status: int) -> None:
         """Count a refusal."""
@@ -63,7 +79,9 @@ class Guard:
         headers = dict(scope["headers"])
         if path not in OPEN_PATHS and (refusal := _authorise(headers, scope.get("client"), service.api_key)):
             service.refused(refusal[0])
-            await answer(send, refusal[0], error_body(refusal[1]))
+            # Asked for the page, a browser then lets its user type the key as a password.
+            challenge = ((b"www-authenticate", b"Basic"),) if path == "/" and refusal[0] == 401 else ()
+            await answer(send, refusal[0], error_body(refusal[1]), challenge)
         elif path in ("/healthz", "/livez") and method in ("GET", "HEAD"):
             await answer(send, 200, service.health())
         elif path == "/readyz" and method in ("GET", "HEAD"):
@@ -71,6 +89,12 @@ class Guard:
             await answer(send, 200 if ready else 503, detail)
         elif path == "/metrics" and method in ("GET", "HEAD"):
             await _respond(send, 200, service.exposition(), b"text/plain; version=0.0.4; charset=utf-8")
+        elif path == "/" and method in ("GET", "HEAD"):
+            await _respond(send, 200, PAGE.read_bytes(), b"text/html; charset=utf-8", PAGE_HEADERS)
+        elif path == "/examples" and method in ("GET", "HEAD"):
+            await answer(send, 200, service.examples())
+        elif path == "/docs.json" and method in ("GET", "HEAD"):
+            await answer(send, 200, service.openapi())
         elif method == "POST":
             await self._post(service, headers, scope, receive, send)
         else:
@@ -114,8 +138,7 @@ def _authorise(
 ) -> tuple[int, str] | None:
     """None when the request may pass, else a status and the reason. Without a key only this machine may ask."""
     if api_key is not None:
-        given = headers.get(b"authorization", b"")
-        if hmac.compare_digest(given, b"Bearer " + api_key.encode()):
+        if hmac.compare_digest(_key_given(headers.get(b"authorization", b"")), api_key.encode()):
             return None
         return 401, "the header Authorization: Bearer <key> is missing or wrong"
     try:
@@ -123,6 +146,19 @@ def _authorise(
     except ValueError:
         local = False
     return None if local else (403, "without an API key the service answers loopback only: set UNISCALE_API_KEY")
+
+
+def _key_given(authorization: bytes) -> bytes:
+    """The key of `Bearer <key>`, or the password of `Basic`, which is how browsers send what a user typed."""
+    scheme, _, value = authorization.partition(b" ")
+    if scheme.lower() == b"bearer":
+        return value
+    if scheme.lower() != b"basic":
+        return b""
+    try:
+        return base64.b64decode(value, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 async def _read(receive: Receive, limit: int) -> bytes | None:

@@ -69,6 +69,11 @@ class Catalogue:
         columns = {feature.name: item_column(feature, latest) for feature in spec.select("candidate")}
         return cls.of(spec, item_ids, index, columns, popularity)
 
+    def most_popular(self, count: int) -> list[str]:
+        """The first items of the fallback's order."""
+        item_ids = list(self.place_of)
+        return [item_ids[place] for place in np.argsort(-self.popularity[1:], kind="stable")[:count]]
+
     def places(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
         """Place of each item, 0 for the unknown."""
         find = self.place_of.get

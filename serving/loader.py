@@ -28,6 +28,7 @@ from serving.telemetry import Telemetry
 from uniscale.artifacts import content_hash
 from uniscale.errors import ServingError
 from uniscale.samples import SampleSpec
+from uniscale.serving_log import SHADOW_SCHEMA, SHADOWS
 
 
 class OnDevice:
@@ -107,6 +108,7 @@ def load_ranker(
         store,
         LogWriter(log, interval_seconds=serving.log_flush_seconds),
         telemetry,
+        shadow_log=LogWriter(log / SHADOWS, interval_seconds=serving.log_flush_seconds, schema=SHADOW_SCHEMA),
     )
     ranker.warm_up()
     gc.freeze()  # a million objects that live as long as the process would be walked by every full collection

@@ -19,14 +19,12 @@ import pyarrow.parquet as pq
 
 from uniscale.serving_log import SCHEMA
 
-COLUMNS = frozenset(SCHEMA.names)
-
 
 class LogWriter:
-    """Serving-log rows to `folder/day=YYYY-MM-DD/*.parquet`, flushed every `interval_seconds` and on `close`."""
+    """Rows of a schema to `folder/day=YYYY-MM-DD/*.parquet`, flushed every `interval_seconds` and on `close`."""
 
-    def __init__(self, folder: Path, capacity: int = 20_000, interval_seconds: float = 2.0):
-        self._folder = Path(folder)
+    def __init__(self, folder: Path, capacity: int = 20_000, interval_seconds: float = 2.0, schema: pa.Schema = SCHEMA):
+        self._folder, self._schema, self._columns = Path(folder), schema, frozenset(schema.names)
         self._capacity, self._interval_seconds = capacity, interval_seconds
         self._rows: deque[Mapping[str, Any]] = deque()
         self._stop = threading.Event()
@@ -37,8 +35,8 @@ class LogWriter:
         self._thread.start()
 
     def append(self, row: Mapping[str, Any]) -> bool:
-        """Take a row of `SCHEMA`'s columns; False when the buffer is full and the row was dropped."""
-        assert row.keys() == COLUMNS, f"row and serving log differ in {sorted(row.keys() ^ COLUMNS)}"
+        """Take a row of the schema's columns; False when the buffer is full and the row was dropped."""
+        assert row.keys() == self._columns, f"row and log differ in {sorted(row.keys() ^ self._columns)}"
         if len(self._rows) >= self._capacity:
             self.dropped += 1
             return False
@@ -83,7 +81,7 @@ class LogWriter:
         name = f"part-{time.time_ns()}-{os.getpid()}-{uuid.uuid4().hex[:6]}.parquet"
         hidden = folder / f".{name}"
         try:
-            pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], SCHEMA), hidden, compression="zstd")
+            pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], self._schema), hidden, compression="zstd")
             os.replace(hidden, folder / name)
         finally:
             hidden.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -12,12 +12,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from serving.deployment import Deployment
-from serving.engine import Ask, Engine, Ranking, Scorer, popular
+from serving.engine import Ask, Engine, Prepared, Ranking, Scorer, popular
 from serving.executor import BoundedExecutor, DeadlineError, OverloadedError
+from serving.exploration import explore
 from serving.inputs import FeatureStoreError, UserFeatures
 from serving.items import Catalogue, Snapshot
 from serving.log_writer import LogWriter
 from serving.schemas import RankRequest, error_body
+from serving.shadows import Shadows
 from serving.switch import Switch
 from serving.telemetry import Telemetry
 from uniscale.assignment import assign
@@ -56,12 +58,16 @@ class Ranker:
         log: LogWriter,
         telemetry: Telemetry,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        shadow_log: LogWriter | None = None,
+        rng: np.random.Generator | None = None,
     ):
         self.deployment, self.engine, self.switch, self.snapshot = deployment, engine, switch, snapshot
         self.telemetry = telemetry
         self._features, self._log, self._now = features, log, now
         serving = deployment.serving
         self._executor = BoundedExecutor(serving.threads, serving.max_concurrency)
+        self._shadows = Shadows(shadow_log, self.telemetry, serving.max_concurrency) if shadow_log else None
+        self._rng = rng or np.random.default_rng()
 
     async def rank(self, request: RankRequest) -> Answer:
         """The candidates' order by the user's variant; a fallback when that cannot be had in time, and never late."""
@@ -84,7 +90,9 @@ class Ranker:
         fallback: str | None = None
         try:
             work = partial(self._work, lineup.models[version], ask, catalogue, received)
-            ranking = await self._executor.run(work, received + self.deployment.serving.deadline_ms / 1000)
+            deadline = received + self.deployment.serving.deadline_ms / 1000
+            prepared, ranking = await self._executor.run(work, deadline)
+            ranking = explore(ranking, self.deployment.serving.exploration, self._rng)
         except OverloadedError as error:
             self.telemetry.refusals.labels("429").inc()
             return Answer(429, error_body(str(error)), {"Retry-After": "1"})
@@ -97,7 +105,26 @@ class Ranker:
             fallback = MODEL
         if fallback is not None:
             ranking = popular(ask.item_ids, catalogue)
-        return self._answer(request, ask, variant, version, ranking, fallback, received)
+        answer = self._answer(request, ask, variant, version, ranking, fallback, received)
+        if fallback is None and self._shadows is not None and lineup.routing.shadows:
+            idle = self._executor.in_work < self.deployment.serving.threads
+            self._shadows.offer(lineup, prepared, answer.body["request_id"], ask.ts, idle)
+        return answer
+
+    async def rank_batch(self, requests: Sequence[RankRequest]) -> list[dict[str, Any]]:
+        """Answers in order, each with its own status; one at a time, so a batch holds one slot and starves nobody."""
+        answers = []
+        for request in requests:
+            answer = await self.rank(request)
+            good = answer.status == 200
+            answers.append(
+                {
+                    "status": answer.status,
+                    "answer": answer.body if good else None,
+                    "error": None if good else answer.body["error"],
+                }
+            )
+        return answers
 
     def warm_up(self) -> None:
         """Rank one made-up request with every version, so that no user waits for a first run; then follow changes.
@@ -124,6 +151,7 @@ class Ranker:
             "items_age_seconds": round(self.snapshot.age_seconds, 1),
             "items_error": self.snapshot.error,
             "in_work": self._executor.in_work,
+            "exploration": self.deployment.serving.exploration.policy,
             "log": {"written": self._log.written, "dropped": self._log.dropped, "error": self._log.error},
         }
 
@@ -131,6 +159,8 @@ class Ranker:
         """Finish what was accepted, then write what was logged."""
         self.switch.close()
         self._executor.close()
+        if self._shadows is not None:
+            self._shadows.close()
         self._log.close()
 
     def _problem(self, request: RankRequest) -> str | None:
@@ -141,15 +171,16 @@ class Ranker:
             return "ts is given, but this deployment goes by its own clock: leave ts out"
         return None
 
-    def _work(self, model: Scorer, ask: Ask, catalogue: Catalogue, received: float) -> Ranking:
+    def _work(self, model: Scorer, ask: Ask, catalogue: Catalogue, received: float) -> tuple[Prepared, Ranking]:
         started = time.monotonic()
         user = self._features.read(ask.user_id, ask.query)
         read = time.monotonic()
-        ranking = self.engine.rank(model, self.engine.prepare(ask, user, catalogue))
+        prepared = self.engine.prepare(ask, user, catalogue)
+        ranking = self.engine.rank(model, prepared)
         stages = {"queue": started - received, "features": read - started, **(ranking.seconds or {})}
         for stage, seconds in stages.items():
             self.telemetry.stages.labels(stage).observe(seconds)
-        return ranking
+        return prepared, ranking
 
     def _answer(
         self,
@@ -176,7 +207,7 @@ class Ranker:
             "version": version,
             "item_ids": item_ids,
             "scores": shown,
-            "propensities": None,
+            "propensities": None if ranking.propensities is None else ranking.propensities[: request.top_k].tolist(),
             "candidates": len(ask.item_ids),
             "fallback": fallback,
             "latency_ms": 1000 * seconds,

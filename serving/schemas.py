@@ -13,6 +13,7 @@ Whole = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 ContextValue = Annotated[str, Field(max_length=MAX_ID)] | bool | Whole | Finite | None
 # Within these, no conversion between time zones or to nanoseconds can overflow.
 EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+BATCH = 32  # requests of one batch
 CONTEXT_KEYS, SCENARIOS = 64, 32  # far above any real request; they bound what one body can make us hash
 
 
@@ -26,7 +27,12 @@ class RankRequest(BaseModel):
     query: str | None = Field(default=None, max_length=MAX_TEXT, examples=["red running shoes"])
     scenario: list[Identifier] = Field(default=[], max_length=SCENARIOS, description="names the model knows")
     context: dict[Identifier, ContextValue] = Field(default={}, max_length=CONTEXT_KEYS, examples=[{"device": "phone"}])
-    item_ids: list[Identifier] = Field(min_length=1, description="the candidates, each once", examples=[["i3", "i14"]])
+    item_ids: list[Identifier] = Field(
+        min_length=1,
+        description="the candidates, each once",
+        examples=[["i3", "i14"]],
+        json_schema_extra={"uniqueItems": True},
+    )
     top_k: int | None = Field(default=None, ge=1, description="answer only the best; all of them when left out")
     ts: Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)] | None = Field(
         default=None, description="when the user asked; only where the deployment accepts its clients' clock"
@@ -57,6 +63,28 @@ class RankResponse(BaseModel):
     unknown_items: list[str] = Field(description="candidates the catalogue does not have")
     fallback: str | None = Field(description="why the order is popularity and not the model's, null when it is")
     latency_ms: float
+
+
+class RankBatchRequest(BaseModel):
+    """Several ranking requests in one body; they are answered one after the other."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    requests: list[RankRequest] = Field(min_length=1, max_length=BATCH)
+
+
+class BatchAnswer(BaseModel):
+    """What `POST /rank` would have answered to one request of a batch."""
+
+    status: int
+    answer: RankResponse | None = Field(description="where status is 200")
+    error: str | None = Field(description="where it is not")
+
+
+class RankBatchResponse(BaseModel):
+    """Answers in the order of the requests."""
+
+    answers: list[BatchAnswer]
 
 
 def error_body(message: str, **detail: Any) -> dict[str, Any]:

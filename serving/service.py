@@ -1,4 +1,4 @@
-"""The BentoML service: `POST /rank` around `serving.ranker`, behind the guard; everything heavy loads in the worker.
+"""The BentoML service: `serving.ranker` over HTTP, behind the guard; everything heavy loads in the worker.
 
 BentoML's supervisor imports this module too, so torch and Feast are imported by the worker's constructor. Tracing,
 access log and BentoML's own request metrics are off: they cost more than half of a request's overhead, and the
@@ -23,12 +23,15 @@ import bentoml
 from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
+from serving.deployment import Examples
 from serving.guard import Guard
+from serving.openapi import document
 from serving.process import end_with
-from serving.schemas import RankRequest, RankResponse
+from serving.schemas import RankBatchRequest, RankBatchResponse, RankRequest, RankResponse
 
 PACKED = Path(__file__).resolve().parent.parent / "deployment"  # beside the packages inside a Bento
 PROBE_SECONDS = 1.0
+PAGE_CANDIDATES = 500
 
 
 @bentoml.service(
@@ -36,7 +39,7 @@ PROBE_SECONDS = 1.0
     traffic={"timeout": 30},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
-    tracing={"excluded_urls": "rank,healthz,readyz,livez,metrics"},
+    tracing={"excluded_urls": "rank,rank_batch,healthz,readyz,livez,metrics"},
 )
 class RankingService:
     """Ranks a request's candidates by the model of its user's variant."""
@@ -64,6 +67,27 @@ class RankingService:
         """Order `item_ids` for a user and a query; ids in, scores out, features are looked up."""
         answer = await self.ranker.rank(request)
         return JSONResponse(answer.body, answer.status, answer.headers)
+
+    @bentoml.api(route="/rank_batch", output_spec=RankBatchResponse)
+    async def rank_batch(self, batch: RankBatchRequest, /) -> Any:
+        """Order several lists, one after the other; each answer has its own status."""
+        return JSONResponse({"answers": await self.ranker.rank_batch(batch.requests)})
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        deployment = self.ranker.deployment
+        return document(deployment.tag, deployment.serving.max_candidates)
+
+    def examples(self) -> dict[str, Any]:
+        """What the search page offers: some users and queries, and the most popular items as candidates."""
+        limit = min(self.ranker.deployment.serving.max_candidates, PAGE_CANDIDATES)
+        examples = Examples.load(PACKED)
+        return {
+            "users": examples.users,
+            "queries": examples.queries,
+            "items": self.ranker.snapshot.get().most_popular(limit),
+            "scenarios": self.ranker.deployment.scenarios,
+        }
 
     def health(self) -> dict[str, Any]:
         """What is loaded and how it does."""

@@ -47,6 +47,9 @@ class Telemetry:
             ["outcome"],
             registry=registry,
         )
+        self.shadows = Counter(
+            "uniscale_shadows_total", "Shadow scorings: scored, dropped or failed", ["outcome"], registry=registry
+        )
         self.log_dropped = Counter(
             "uniscale_log_rows_dropped_total", "Serving-log rows dropped because the buffer was full", registry=registry
         )

@@ -132,6 +132,15 @@ class CostConfig(Section):
     candidates: int = Field(ge=1, description="candidates a request")
 
 
+class ExplorationConfig(Section):
+    """Random orders with known propensities (`serving.exploration`)."""
+
+    policy: Literal["none", "plackett_luce", "epsilon_greedy"]
+    temperature: float = Field(gt=0, description="plackett_luce: weights are scores to the power 1/temperature")
+    epsilon: float = Field(ge=0, le=1, description="epsilon_greedy: chance that a position is filled uniformly")
+    positions: int = Field(ge=1, description="first positions that are drawn; below them the order is greedy")
+
+
 class ServingConfig(Section):
     """The ranking service."""
 
@@ -149,6 +158,7 @@ class ServingConfig(Section):
     client_clock: bool = Field(
         description="accept `ts` of requests, which a simulation and a replay need; false where the users are real"
     )
+    exploration: ExplorationConfig
     log_flush_seconds: float = Field(gt=0, description="longest time an answered request stays out of the serving log")
     smoke_requests: int = Field(ge=1)
     smoke_candidates: int = Field(ge=1)

@@ -1,6 +1,7 @@
 """The serving log: one row an answered request, written by the service, read by monitoring and by retraining.
 
-Files are `day=YYYY-MM-DD/*.parquet` below one folder, the day being that of `ts`.
+Files are `day=YYYY-MM-DD/*.parquet` below one folder, the day being that of `ts`; scores of shadow variants, which no
+user saw, lie in the same way below `SHADOWS` in it.
 """
 
 import pyarrow as pa
@@ -19,10 +20,24 @@ SCHEMA = pa.schema(
         ("version", pa.string()),
         ("item_ids", STRINGS),  # in the order answered
         ("scores", FLOATS),
-        ("propensities", FLOATS),  # null unless exploration is on
+        ("propensities", FLOATS),  # of each item at its position given those above it; null unless exploration is on
         ("candidates", pa.int32()),
         ("fallback", pa.string()),  # why the answer is not the model's, null when it is
         ("latency_ms", pa.float32()),
+        ("features_hash", pa.int64()),
+    ]
+)
+
+SHADOWS = "_shadows"
+SHADOW_SCHEMA = pa.schema(
+    [
+        ("request_id", pa.string()),  # of the answer in the serving log
+        ("ts", TIMESTAMP),
+        ("variant", pa.string()),  # of the shadow
+        ("version", pa.string()),
+        ("item_ids", STRINGS),  # all candidates, in the order the shadow would have answered
+        ("scores", FLOATS),
+        ("latency_ms", pa.float32()),  # of its scoring alone
         ("features_hash", pa.int64()),
     ]
 )

@@ -18,7 +18,7 @@ from serving.inputs import FeatureStoreError, UserInputs
 from serving.items import Catalogue, Snapshot
 from serving.log_writer import LogWriter
 from serving.ranker import Ranker
-from serving.routing import Routing
+from serving.routing import Routing, Target
 from serving.schemas import RankRequest
 from serving.switch import Switch
 from serving.telemetry import Telemetry
@@ -26,6 +26,7 @@ from tests.sample_folder import SPEC, write_samples
 from tests.serving.raw import items_raw
 from uniscale.assignment import assign
 from uniscale.config import load_config
+from uniscale.serving_log import SHADOW_SCHEMA, SHADOWS
 
 NOW = datetime(2026, 2, 1, 12, tzinfo=UTC)
 CONFIG = load_config(overrides=["model.table_rows=256", "model.embedding_dim=4", "serving.deadline_ms=60000"])
@@ -60,7 +61,8 @@ def engine(tmp_path_factory):
     return Engine(SPEC, ItemVectors.load(samples, SPEC), NoText()), models, samples
 
 
-def make_ranker(engine, folder, **serving) -> tuple[Ranker, Users]:
+def make_ranker(engine, folder, shadow=None, rng=None, **serving) -> tuple[Ranker, Users]:
+    """`shadow` is a scorer that a shadow variant `next`, version s, holds; its log is `folder/_shadows`."""
     scorer, models, samples = engine
     items = pq.ParquetFile(samples / "items.parquet").read()
     raw = items_raw(60).set_column(4, "item_clicks_7d", [np.arange(60, dtype=np.float32)])
@@ -79,8 +81,13 @@ def make_ranker(engine, folder, **serving) -> tuple[Ranker, Users]:
     )
     snapshot = Snapshot(lambda: Catalogue.from_tables(SPEC, raw, items, "item_clicks_7d"), 300)
     log = LogWriter(folder, interval_seconds=60)
-    switch = Switch(Routing.of(deployment), lambda target: models[target.version])
-    return Ranker(deployment, scorer, switch, snapshot, users, log, Telemetry(), now=lambda: NOW), users
+    routing, models = Routing.of(deployment), {**models, "s": shadow}
+    if shadow is not None:
+        routing = routing.checked(shadows={"next": Target(version="s", folder="s")})
+    switch = Switch(routing, lambda target: models[target.version])
+    shadow_log = LogWriter(folder / SHADOWS, interval_seconds=60, schema=SHADOW_SCHEMA)
+    parts = (deployment, scorer, switch, snapshot, users, log, Telemetry())
+    return Ranker(*parts, now=lambda: NOW, shadow_log=shadow_log, rng=rng), users
 
 
 @pytest.fixture
@@ -234,3 +241,17 @@ def test_closing_finishes_what_was_accepted(engine, tmp_path):
     assert asyncio.run(main()).body["fallback"] is None
     service.close()
     assert len(rows(tmp_path)) == 1
+
+
+def test_a_batch_is_its_requests_asked_one_by_one(ranker):
+    service, _ = ranker
+    asked = [{"user_id": f"u{number}", "item_ids": ["i1", "i2", "i3"]} for number in range(4)]
+    asked.insert(2, {"user_id": "u9", "item_ids": [f"x{number}" for number in range(3000)]})
+    found = asyncio.run(service.rank_batch([RankRequest.model_validate(one) for one in asked]))
+    assert [answer["status"] for answer in found] == [200, 200, 400, 200, 200]
+    assert found[2]["answer"] is None and "3000 candidates" in found[2]["error"]
+    for one, answer in zip(asked, found, strict=True):
+        if answer["status"] == 200:
+            alone = ask(service, **one).body
+            assert answer["error"] is None and answer["answer"]["items"] == alone["items"]
+            assert answer["answer"]["variant"] == alone["variant"]
