@@ -91,7 +91,7 @@ class RankingService:
 
     def health(self) -> dict[str, Any]:
         """What is loaded and how it does."""
-        return {"status": "ok", **self.ranker.state()}
+        return {"status": "ok", "pid": os.getpid(), **self.ranker.state()}
 
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether the models are loaded (they are, once this object exists) and the online store answers."""

@@ -1,14 +1,14 @@
 """The packaged service as a real BentoML process: answers, refusals, parity with the offline models, a clean stop.
 
-One deployment of two small models on a small Feast store is built and started once for the whole module.
+The deployment of `tests.serving.live` is started once for the whole module.
 """
 
 import json
 import re
-from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+import shutil
+import subprocess
+import time
+from datetime import timedelta
 
 import httpx
 import numpy as np
@@ -16,79 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.serving.live import ASKED, JSON, serve
 from uniscale.artifacts import read_json
 from uniscale.assignment import assign
-from uniscale.config import Config, load_config
 from uniscale.logs import TIMESTAMP
 
 pytestmark = pytest.mark.xdist_group("service")
 
-SETTINGS = [
-    "samples.warmup_days=1",
-    "features.windows_days=[1, 7, 30]",
-    "samples.valid_days=1",
-    "samples.test_days=2",
-    "features.text_dim=8",
-    "model.table_rows=256",
-    "model.embedding_dim=4",
-    "model.hhsft.hfa_dim=16",
-    "model.hhsft.gfa_dim=8",
-    "serving.deadline_ms=20000",
-    "serving.smoke_requests=10",
-    "serving.smoke_candidates=20",
-    "serving.log_flush_seconds=0.2",
-]
-JSON = {"Content-Type": "application/json"}
-ASKED = datetime(2026, 1, 19, 8, 30, tzinfo=UTC)  # after the store's instant, so that nothing is cut
-
-
-@dataclass
-class Live:
-    """The running service and what it was made of."""
-
-    config: Config
-    folder: Path
-    url: str
-    http: httpx.Client
-    stop: ExitStack
-    answered: list[str]
-
-    def post(self, body, headers=JSON):
-        content = body if isinstance(body, str | bytes) else json.dumps(body)
-        return self.http.post("/rank", content=content, headers=headers)
-
-    def rank(self, **fields):
-        body = {"user_id": "u3", "query": "red shoe", "item_ids": [f"i{item}" for item in range(12)], **fields}
-        body.setdefault("ts", ASKED.isoformat())
-        answer = self.post(body)
-        assert answer.status_code == 200, answer.text
-        self.answered.append(answer.json()["request_id"])
-        return answer.json()
-
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory):
-    import torch
-
-    from features.build import build_features
-    from models.checkpoint import save_model
-    from models.zoo import build_model
-    from serving.deploy import package, running
-    from tests.features.log_folder import random_logs
-    from uniscale.samples import SampleSpec
-
-    torch.set_num_threads(1)
-    folder, config = tmp_path_factory.mktemp("service"), load_config(overrides=SETTINGS)
-    build_features(config, random_logs().write(folder / "logs"), folder / "features")
-    spec = SampleSpec.load(folder / "features")
-    variants = {"champion": folder / "champion", "candidate": folder / "candidate"}
-    for seed, (name, model) in enumerate(zip(("dlrm_mlp", "hhsft"), variants.values(), strict=True)):
-        save_model(build_model(name, spec, config.model, seed), model, seed)
-    package(config, folder / "features", variants, {"champion": "1", "candidate": "2"}, folder / "deployment")
-    with ExitStack() as stack:
-        url = stack.enter_context(running(config, folder / "deployment", folder / "log"))
-        http = stack.enter_context(httpx.Client(base_url=url, timeout=30))
-        yield Live(config, folder, url, http, stack, [])
+def live(packaged, tmp_path_factory):
+    with serve(packaged, tmp_path_factory.mktemp("service")) as running:
+        yield running
 
 
 def test_a_request_is_answered_by_its_users_variant(live):
@@ -170,7 +109,7 @@ def test_fresh_behaviours_are_seen_by_the_next_request(live):
     before = live.rank(user_id="newcomer")
     event = {"user_id": "newcomer", "item_id": "i4", "ts": ASKED - timedelta(minutes=1), "type": "click"}
     events = pa.table({name: [value] for name, value in event.items()})
-    push_behaviours(store_of(live.folder / "log"), events)
+    push_behaviours(store_of(live.log), events)
     after = live.rank(user_id="newcomer")
     assert [item["score"] for item in before["items"]] != [item["score"] for item in after["items"]]
     earlier = live.rank(user_id="newcomer", ts=(ASKED - timedelta(minutes=2)).isoformat())
@@ -231,10 +170,10 @@ def test_pages(live):
 def test_smoke_passes(live):
     from serving.smoke import smoke
 
-    report = smoke(live.config, live.url, live.folder / "deployment", live.folder / "smoke")
+    report = smoke(live.config, live.url, live.folder / "deployment", live.log.with_name("smoke"))
     assert report["passed"], {name: passed for name, passed in report["checks"].items() if not passed}
     assert report["requests"] == 10 and report["candidates"] == 20 and 0 < report["p50_ms"] <= report["p99_ms"]
-    assert json.loads((live.folder / "smoke" / "smoke.json").read_text()) == report
+    assert json.loads((live.log.with_name("smoke") / "smoke.json").read_text()) == report
 
 
 def test_the_bento_is_whole_and_says_how_to_build_its_image(live):
@@ -248,13 +187,104 @@ def test_the_bento_is_whole_and_says_how_to_build_its_image(live):
     assert not list(deployment.glob(".*"))
 
 
+def test_a_batch_over_http(live):
+    asked = {"user_id": "u1", "item_ids": ["i1", "i2"], "ts": ASKED.isoformat()}
+    many = {**asked, "item_ids": [f"i{item}" for item in range(2001)]}
+    answer = live.post({"requests": [asked, many]}, path="/rank_batch")
+    assert answer.status_code == 200
+    good, bad = answer.json()["answers"]
+    live.answered.append(good["answer"]["request_id"])
+    assert good["answer"]["items"] == live.rank(user_id="u1", query=None, item_ids=["i1", "i2"])["items"]
+    assert bad["status"] == 400 and "2001 candidates" in bad["error"]
+    for body in ({"requests": []}, {"requests": [asked] * 33}, {"requests": [{}]}, [], {}):
+        assert live.post(body, path="/rank_batch").status_code == 400
+
+
+def test_the_document_describes_what_is_answered(live):
+    document = live.http.get("/docs.json").json()
+    schemas = document["components"]["schemas"]
+    for path, operation in document["paths"].items():
+        for method, described in operation.items():
+            if method == "post":
+                assert described["requestBody"]["required"] is True
+                content = described["requestBody"]["content"]["application/json"]
+                answer = live.post(content["example"], path=path)
+                shape = described["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+                assert answer.json().keys() == schemas[shape.rpartition("/")[2]]["properties"].keys()
+                refused = live.post({}, path=path)
+                assert refused.status_code == 400 and set(refused.json()) >= {"error"}
+            else:
+                answer = live.http.get(path)
+            assert str(answer.status_code) in described["responses"]
+    assert schemas["RankRequest"]["properties"]["item_ids"]["maxItems"] == 2000
+
+
+def test_the_page_is_whole_and_what_it_asks_is_answered(live):
+    page = live.http.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert re.findall(r"(?:src|href)=|https?://|@import|url\(", page.text) == []
+    assert 'name="viewport"' in page.text and "color-scheme: light dark" in page.text
+    assert set(re.findall(r'call\("(\w+)"', page.text)) == {"examples", "rank"}
+    examples = live.http.get("/examples").json()
+    asked = {"user_id": examples["users"][0], "query": examples["queries"][0], "scenario": examples["scenarios"][:1]}
+    answer = live.rank(**asked, item_ids=examples["items"][:50], top_k=20)
+    assert set(re.findall(r"answer\.(\w+)", page.text)) - {"json", "ok", "status"} <= answer.keys()
+    assert answer["unknown_items"] == [] and answer["fallback"] is None
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_a_browser_shows_results(live, tmp_path):
+    """The page's own script runs: it asks, and fills its table."""
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+    command += ["--window-size=400,800", "--virtual-time-budget=20000", "--dump-dom", f"{live.url}/"]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    assert dom.count("<td") == 4 * 20 and "variant " in dom and " ms in the service" in dom, dom[-2000:]
+    assert re.search(r'<p id="error" role="alert"></p>', dom)
+
+
+def test_a_version_takes_over_over_http_and_a_corrupt_one_does_not(live, tmp_path):
+    """Requests go on all the time: none fails, and health and metrics say what became of the change."""
+    from serving.deployment import Deployment
+    from serving.export import export
+    from serving.process import routing_of
+    from serving.routing import Routing, Target, Variant
+
+    def health(holds):
+        for _ in range(300):
+            state = live.http.get("/healthz").json()
+            if holds(state):
+                return state
+            live.rank()
+            time.sleep(0.02)
+        raise AssertionError(state)
+
+    own = Routing.of(Deployment.load(live.folder / "deployment"))
+    export(live.folder / "candidate", tmp_path / "next")
+    new = Routing(variants={"all": Variant(target=Target.of("next", tmp_path / "next"), weight=1.0)})
+    new.save(routing_of(live.log))
+    state = health(lambda state: state["versions"] == {"all": "next"})
+    assert state["routing"]["previous"] == own.versions and live.rank()["version"] == "next"
+    (tmp_path / "bad").mkdir()
+    bad = Routing(variants={"all": Variant(target=Target(version="bad", folder=str(tmp_path / "bad")), weight=1.0)})
+    bad.save(routing_of(live.log))
+    state = health(lambda state: state["routing"]["refused"])
+    assert "model.json" in state["routing"]["refused"] and live.rank()["version"] == "next"
+    own.save(routing_of(live.log))
+    state = health(lambda state: state["versions"] == own.versions)
+    assert state["routing"]["refused"] is None
+    metrics = live.http.get("/metrics").text
+    assert 'uniscale_routing_changes_total{outcome="accepted"} 2.0' in metrics
+    assert 'uniscale_routing_changes_total{outcome="refused"} 1.0' in metrics
+
+
 def test_stopping_leaves_every_answer_in_the_log(live):
     """Runs last: it stops the service."""
     live.stop.close()
     with pytest.raises(httpx.HTTPError):
         httpx.get(live.url + "/healthz")
-    files = sorted((live.folder / "log").glob("day=*/*.parquet"))
+    files = sorted((live.log).glob("day=*/*.parquet"))
     logged = [row["request_id"] for path in files for row in pq.ParquetFile(path).read().to_pylist()]
     assert set(live.answered) <= set(logged) and len(logged) == len(set(logged))
-    assert "Traceback" not in (live.folder / "log" / "_server.log").read_text()
-    assert all(path.name.startswith("day=") or path.name == "_server.log" for path in (live.folder / "log").iterdir())
+    assert "Traceback" not in (live.log / "_server.log").read_text()
+    assert all(path.name.startswith("day=") or path.name == "_server.log" for path in (live.log).iterdir())

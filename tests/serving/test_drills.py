@@ -1,0 +1,111 @@
+"""Failure drills on the real service: what breaks is flagged, what is left answers, and it recovers by itself."""
+
+import os
+import signal
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+
+import httpx
+import pytest
+
+from tests.serving.live import JSON, serve
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("service")]
+PATIENCE_SECONDS = 90.0
+
+
+@pytest.fixture(scope="module")
+def live(packaged, tmp_path_factory):
+    with serve(packaged, tmp_path_factory.mktemp("drills"), "serving.workers=2") as running:
+        yield running
+
+
+def store(live):
+    from serving.process import store_of
+
+    return store_of(live.log) / "store" / "online.db"
+
+
+@contextmanager
+def without_tables(live):
+    """Every table of the online store is gone while the block runs."""
+    with closing(sqlite3.connect(store(live))) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for name in names:
+            connection.execute(f'ALTER TABLE "{name}" RENAME TO "gone_{name}"')
+        connection.commit()
+        try:
+            yield
+        finally:
+            for name in names:
+                connection.execute(f'ALTER TABLE "gone_{name}" RENAME TO "{name}"')
+            connection.commit()
+
+
+def eventually(holds):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if found := holds():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {PATIENCE_SECONDS:g} s")
+
+
+def test_without_the_feature_store_answers_are_popular_and_say_so_until_it_is_back(live):
+    good = live.rank()
+    assert good["fallback"] is None
+    with without_tables(live):
+        degraded = live.rank()
+        assert degraded["fallback"] == "features" and all(item["score"] is None for item in degraded["items"])
+        assert sorted(item["item_id"] for item in degraded["items"]) == sorted(i["item_id"] for i in good["items"])
+        assert live.http.get("/readyz").status_code == 503 and live.http.get("/healthz").status_code == 200
+        assert 'fallback="features"' in live.http.get("/metrics").text
+    assert live.rank()["items"] == good["items"] and live.http.get("/readyz").status_code == 200
+
+
+def test_more_than_it_can_do_is_shed_and_what_was_accepted_is_answered(live):
+    """The store hangs (its database is locked), so slots fill: the rest is told to come back, at once."""
+    body = '{"user_id": "u1", "item_ids": ["i1", "i2"]}'
+
+    def one(_):
+        with httpx.Client(base_url=live.url, timeout=60) as http:
+            return http.post("/rank", content=body, headers=JSON)
+
+    with closing(sqlite3.connect(store(live))) as connection, ThreadPoolExecutor(80) as threads:
+        connection.execute("BEGIN EXCLUSIVE")
+        pending = threads.map(one, range(80))
+        eventually(lambda: 'uniscale_refusals_total{status="429"}' in live.http.get("/metrics").text)
+        connection.rollback()
+        answers = list(pending)
+    statuses = {answer.status_code for answer in answers}
+    assert statuses == {200, 429}
+    assert all(answer.headers["Retry-After"] == "1" for answer in answers if answer.status_code == 429)
+    eventually(lambda: live.rank()["fallback"] is None)
+
+
+def test_a_killed_worker_comes_back_while_the_other_answers(live):
+    def pids():
+        found = set()
+        for _ in range(40):  # each connection goes to whichever worker takes it
+            found.add(httpx.get(f"{live.url}/healthz").json()["pid"])
+        return found
+
+    before = eventually(lambda: found if len(found := pids()) == 2 else None)
+    killed = before.pop()
+    os.kill(killed, signal.SIGKILL)
+    lost = 0
+    answered = 0
+
+    def ask():
+        nonlocal lost, answered
+        try:
+            with httpx.Client(base_url=live.url, timeout=30) as http:
+                answered += http.post("/rank", content='{"user_id": "u1", "item_ids": ["i1"]}', headers=JSON).is_success
+                return http.get("/healthz").json()["pid"]
+        except httpx.TransportError:  # what the killed worker had accepted is lost with it
+            lost += 1
+
+    assert eventually(lambda: pid if (pid := ask()) not in {*before, killed, None} else None)
+    assert answered > 0 and lost <= 3, (answered, lost)
