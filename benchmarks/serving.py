@@ -1,0 +1,170 @@
+"""What serving costs: HTTP and features beside the model, Feast look-ups, float16 on disk.
+
+`python -m benchmarks.serving` simulates a small market, builds its features, packages two untrained models (which cost
+what trained ones do) and starts the service; it prints one line of JSON a measurement. Milliseconds depend on the
+machine and on who else uses it; the shares and ratios are within one run. `--deployment` takes a packaged one instead,
+whose trained models make the float16 row mean something.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from scipy.stats import spearmanr
+
+from features.build import build_features
+from models.checkpoint import load_model, save_model
+from models.zoo import build_model
+from serving.deploy import package
+from serving.deployment import Deployment, Examples
+from serving.load import TIMEOUT_SECONDS
+from serving.online_features import OnlineFeatures
+from serving.probe import probe_batch
+from serving.process import running
+from simulation.marketplace import write_logs
+from uniscale.artifacts import read_json
+from uniscale.config import Config, load_config
+from uniscale.samples import SampleSpec
+
+SETTINGS = [
+    "simulation.users=300",
+    "simulation.days=10",
+    "samples.warmup_days=2",
+    "features.windows_days=[1, 2]",
+    "serving.deadline_ms=20000",
+]
+WARM_UP = 20
+LOOK_UP_ITEMS = 500
+
+
+def main() -> None:
+    """Run the benchmark of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--deployment", type=Path, help="a packaged deployment; made from a simulation if absent")
+    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--candidates", type=int, default=200)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of params.yaml")
+    options = parser.parse_args()
+    config = load_config(overrides=[*SETTINGS, *options.set])
+    with tempfile.TemporaryDirectory(prefix="uniscale-bench-") as scratch:
+        deployment = options.deployment or _packaged(config, Path(scratch))
+        with running(config, deployment, Path(scratch) / "log") as url:
+            measured = overhead(url, deployment, options.requests, options.candidates)
+        for row in [measured, *look_ups(deployment, options.requests), *half_precision(deployment)]:
+            print(json.dumps(row), flush=True)
+
+
+def overhead(url: str, deployment: Path, requests: int, candidates: int) -> dict[str, Any]:
+    """Share of a request's median that is not the model: one client, one request at a time."""
+    examples, rng = Examples.load(deployment), np.random.default_rng(0)
+    items = pq.ParquetFile(deployment / "features" / "items.parquet").read(columns=["item_id"])["item_id"].to_pylist()
+    total, inside = [], []
+    with httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS) as http:
+        for number in range(requests + WARM_UP):
+            if number == WARM_UP:
+                before = _stages(http)
+            body = {
+                "user_id": examples.users[number % len(examples.users)],
+                "query": examples.queries[number % len(examples.queries)] if examples.queries else None,
+                "item_ids": [items[place] for place in rng.choice(len(items), candidates, replace=False)],
+            }
+            started = time.perf_counter()
+            answer = http.post("/rank", json=body).json()
+            if number >= WARM_UP:
+                total.append(1000 * (time.perf_counter() - started))
+                inside.append(answer["latency_ms"])
+        after = _stages(http)
+    stages = {name: 1000 * (after[name] - before[name]) / requests for name in after}
+    p50, rest = float(np.median(total)), float(np.median(total)) - stages["model"]
+    return {
+        "measure": "overhead",
+        "requests": requests,
+        "candidates": candidates,
+        "client_p50_ms": p50,
+        "service_p50_ms": float(np.median(inside)),
+        "mean_stage_ms": stages,
+        "overhead_share_of_p50": rest / p50,
+        "without_client_and_transport": 1 - stages["model"] / float(np.median(inside)),
+    }
+
+
+def look_ups(deployment: Path, requests: int) -> Iterator[dict[str, Any]]:
+    """Feast's stock path for one user and for 500 items, and the item snapshot's gather in its place."""
+    features = deployment / "features"
+    spec = SampleSpec.load(features)
+    store, examples = OnlineFeatures(features, spec), Examples.load(deployment)
+    items = pq.ParquetFile(features / "items.parquet").read(columns=["item_id"])["item_id"].to_pylist()
+    rng = np.random.default_rng(0)
+    columns = rng.normal(size=(len(items), len(spec.select("candidate")))).astype(np.float32)
+    chosen = [rng.choice(len(items), min(LOOK_UP_ITEMS, len(items)), replace=False) for _ in range(requests)]
+    users = [examples.users[number % len(examples.users)] for number in range(requests)]
+    read = [_milliseconds(lambda user=user: store.read(user, None)) for user in users]
+    stock = [
+        _milliseconds(lambda places=places: store.items([items[place] for place in places]))
+        for places in chosen[: max(10, requests // 10)]
+    ]
+    gather = [_milliseconds(lambda places=places: columns[places]) for places in chosen]
+    together = [one + two for one, two in zip(read, gather, strict=True)]
+    for name, values in (
+        ("1 user, Feast", read),
+        (f"{len(chosen[0])} items, Feast", stock),
+        (f"{len(chosen[0])} items, snapshot", gather),
+        (f"1 user + {len(chosen[0])} items, as served", together),
+    ):
+        p50, p99 = (float(np.percentile(values, p)) for p in (50, 99))
+        yield {"measure": "look-up", "what": name, "n": len(values), "p50_ms": p50, "p99_ms": p99}
+
+
+def half_precision(deployment: Path) -> Iterator[dict[str, Any]]:
+    """Scores of the float16 export against the float32 record, on the probe's requests."""
+    for version in sorted(set(Deployment.load(deployment).versions.values())):
+        folder = deployment / "models" / version
+        model = load_model(folder).search_export()
+        half = model.score(probe_batch(model.spec))[:, 0]
+        full = torch.tensor(read_json(folder / "probe.json")["scores"])[:, 0]
+        yield {
+            "measure": "float16 on disk",
+            "model": model.name,
+            "max_difference": float((half - full).abs().max()),
+            "rank_correlation": float(spearmanr(half.numpy(), full.numpy()).statistic),
+        }
+
+
+def _stages(http: httpx.Client) -> dict[str, float]:
+    """Seconds so far by stage, from the service's own histograms."""
+    found = {}
+    for line in http.get("/metrics").text.splitlines():
+        if line.startswith("uniscale_stage_seconds_sum"):
+            found[line.partition('stage="')[2].partition('"')[0]] = float(line.rpartition(" ")[2])
+    return found
+
+
+def _milliseconds(work: Any) -> float:
+    started = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - started)
+
+
+def _packaged(config: Config, folder: Path) -> Path:
+    write_logs(config.simulation, config.seed, folder / "logs")
+    build_features(config, folder / "logs", folder / "features")
+    spec = SampleSpec.load(folder / "features")
+    variants = {name: folder / name for name in config.experiment.weights}
+    versions = {}
+    for variant, name in zip(variants, (config.model.champion, config.model.name), strict=True):
+        save_model(build_model(name, spec, config.model, config.seed), variants[variant], config.seed)
+        versions[variant] = name
+    package(config, folder / "features", variants, versions, folder / "deployment")
+    return folder / "deployment"
+
+
+if __name__ == "__main__":
+    main()
