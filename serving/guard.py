@@ -29,6 +29,8 @@ PAGE_HEADERS = (  # the page holds its style and script, asks this service only,
     ),
 )
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})  # probes carry no key
+PAGES = OPEN_PATHS | {"/", "/metrics", "/examples", "/docs.json"}
+RETRY = ((b"retry-after", b"1"),)
 DRAIN_BYTES = 8 << 20  # read and forgotten of a refused body, so that an honest client gets to read the answer
 BODY_SECONDS = 5.0  # a body that takes longer to arrive is refused
 
@@ -54,6 +56,9 @@ class Probed(Protocol):
     def examples(self) -> dict[str, Any]:
         """What the search page offers."""
 
+    def full(self) -> bool:
+        """Whether another request would be refused."""
+
     def refused(self, status: int) -> None:
         """Count a refusal."""
 
@@ -72,9 +77,7 @@ class Guard:
             return
         service, path, method = self.service(), scope["path"], scope["method"]
         if service is None:
-            await answer(
-                send, 503, error_body("the service is starting or stopping: try again"), ((b"retry-after", b"1"),)
-            )
+            await answer(send, 503, error_body("the service is starting or stopping: try again"), RETRY)
             return
         headers = dict(scope["headers"])
         if path not in OPEN_PATHS and (refusal := _authorise(headers, scope.get("client"), service.api_key)):
@@ -82,27 +85,40 @@ class Guard:
             # Asked for the page, a browser then lets its user type the key as a password.
             challenge = ((b"www-authenticate", b"Basic"),) if path == "/" and refusal[0] == 401 else ()
             await answer(send, refusal[0], error_body(refusal[1]), challenge)
-        elif path in ("/healthz", "/livez") and method in ("GET", "HEAD"):
-            await answer(send, 200, service.health())
-        elif path == "/readyz" and method in ("GET", "HEAD"):
-            ready, detail = await service.readiness()
-            await answer(send, 200 if ready else 503, detail)
-        elif path == "/metrics" and method in ("GET", "HEAD"):
-            await _respond(send, 200, service.exposition(), b"text/plain; version=0.0.4; charset=utf-8")
-        elif path == "/" and method in ("GET", "HEAD"):
-            await _respond(send, 200, PAGE.read_bytes(), b"text/html; charset=utf-8", PAGE_HEADERS)
-        elif path == "/examples" and method in ("GET", "HEAD"):
-            await answer(send, 200, service.examples())
-        elif path == "/docs.json" and method in ("GET", "HEAD"):
-            await answer(send, 200, service.openapi())
+        elif path in PAGES:
+            if method in ("GET", "HEAD"):
+                await self._page(service, path, send)
+            else:
+                service.refused(405)
+                await answer(send, 405, error_body(f"{path} is read with GET"), ((b"allow", b"GET, HEAD"),))
         elif method == "POST":
             await self._post(service, headers, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
+    async def _page(self, service: Probed, path: str, send: Send) -> None:
+        if path == "/readyz":
+            ready, detail = await service.readiness()
+            await answer(send, 200 if ready else 503, detail)
+        elif path == "/metrics":
+            await _respond(send, 200, service.exposition(), b"text/plain; version=0.0.4; charset=utf-8")
+        elif path == "/":
+            await _respond(send, 200, PAGE.read_bytes(), b"text/html; charset=utf-8", PAGE_HEADERS)
+        elif path == "/examples":
+            await answer(send, 200, service.examples())
+        elif path == "/docs.json":
+            await answer(send, 200, service.openapi())
+        else:
+            await answer(send, 200, service.health())
+
     async def _post(
         self, service: Probed, headers: dict[bytes, bytes], scope: Message, receive: Receive, send: Send
     ) -> None:
+        if service.full():  # before the body is parsed: shedding must cost less than answering
+            await _drain(receive)
+            service.refused(429)
+            await answer(send, 429, error_body("as many requests are in work as are accepted"), RETRY)
+            return
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind != b"application/json":
             await _drain(receive)

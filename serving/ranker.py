@@ -138,6 +138,11 @@ class Ranker:
             self._work(model, Ask("warm-up", None, [], {}, item_ids, self._now()), catalogue, time.monotonic())
         self.switch.start()
 
+    @property
+    def full(self) -> bool:
+        """Whether as many requests are in work as are accepted."""
+        return self._executor.in_work >= self.deployment.serving.max_concurrency
+
     def probe(self) -> None:
         """Read the online store once; FeatureStoreError when it cannot be."""
         self._features.read("probe", None)

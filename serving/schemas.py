@@ -35,7 +35,9 @@ class RankRequest(BaseModel):
     )
     top_k: int | None = Field(default=None, ge=1, description="answer only the best; all of them when left out")
     ts: Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)] | None = Field(
-        default=None, description="when the user asked; only where the deployment accepts its clients' clock"
+        default=None,
+        description="when the user asked; only where the deployment accepts its clients' clock",
+        json_schema_extra={"pattern": r"^(197[1-9]|19[89]\d|20\d\d|21\d\d)-"},  # within EARLIEST and LATEST
     )
 
     @field_validator("item_ids")

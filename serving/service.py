@@ -107,6 +107,10 @@ class RankingService:
         """Prometheus' text format."""
         return self.ranker.telemetry.exposition()
 
+    def full(self) -> bool:
+        """Whether another request would be refused."""
+        return self.ranker.full
+
     def refused(self, status: int) -> None:
         """Count a refusal."""
         self.ranker.telemetry.refusals.labels(str(status)).inc()

@@ -1,6 +1,7 @@
 """The guard lets good requests through whole and answers everything else itself, with a status and a reason."""
 
 import asyncio
+import base64
 import json
 
 import pytest
@@ -17,6 +18,7 @@ class Service:
 
     def __init__(self, api_key=None, max_body_bytes=100, ready=True):
         self.api_key, self.max_body_bytes, self.ready, self.refusals = api_key, max_body_bytes, ready, []
+        self.busy = False
 
     def health(self):
         return {"status": "ok"}
@@ -26,6 +28,15 @@ class Service:
 
     def exposition(self):
         return b"uniscale_answers_total 1.0\n"
+
+    def openapi(self):
+        return {"openapi": "3.1.0"}
+
+    def examples(self):
+        return {"users": ["u1"]}
+
+    def full(self):
+        return self.busy
 
     def refused(self, status):
         self.refusals.append(status)
@@ -75,7 +86,11 @@ def test_a_good_request_arrives_whole():
         (b"Bearer secret ", 401),
         (b"secret", 401),
         (b"Bearer \xff", 401),
+        (b"Basic " + base64.b64encode(b"anyone:wrong"), 401),
+        (b"Basic secret", 401),
+        (b"Basic " + base64.b64encode(b"secret"), 401),  # a user name is no password
         (b"Bearer secret", 200),
+        (b"Basic " + base64.b64encode(b"anyone:secret"), 200),
     ],
 )
 def test_a_key_is_asked_for_when_one_is_set(given, status):
@@ -107,6 +122,18 @@ def test_pages():
     assert status == 200 and headers[b"content-type"].startswith(b"text/plain") and b"uniscale" in body
 
 
+@pytest.mark.parametrize("path", ["/", "/examples", "/docs.json"])
+def test_pages_for_people_are_behind_the_key_and_only_read(path):
+    service = Service(api_key="secret")
+    status, headers, _, seen = call(service, "GET", path, headers=(), client=REMOTE)
+    assert status == 401 and seen is None and (headers.get(b"www-authenticate") == b"Basic") == (path == "/")
+    typed = (b"authorization", b"Basic " + base64.b64encode(b":secret"))
+    assert call(service, "GET", path, headers=(typed,), client=REMOTE)[0] == 200
+    status, headers, _, seen = call(service, "POST", path, headers=(typed, JSON))
+    assert status == 405 and headers[b"allow"] == b"GET, HEAD" and seen is None
+    assert call(Service(), "GET", path, client=REMOTE)[0] == 403
+
+
 def test_a_body_over_the_limit_is_refused_however_it_is_cut():
     service = Service(max_body_bytes=10)
     assert call(service, parts=(b"x" * 10,))[0] == 200
@@ -122,6 +149,14 @@ def test_a_body_over_the_limit_is_refused_however_it_is_cut():
 def test_only_json_gets_in(kind):
     status, _, body, seen = call(Service(), headers=((b"content-type", kind),))
     assert status == 415 and seen is None and "application/json" in json.loads(body)["error"]
+
+
+def test_a_full_service_sheds_before_it_reads_a_body():
+    service = Service()
+    service.busy = True
+    status, headers, body, seen = call(service, parts=(b"{", b"no JSON"))
+    assert status == 429 and headers[b"retry-after"] == b"1" and seen is None and json.loads(body)["error"]
+    assert call(service, "GET", "/healthz")[0] == 200 and service.refusals == [429]
 
 
 def test_a_body_that_never_ends_is_given_up(monkeypatch):

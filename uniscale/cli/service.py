@@ -25,7 +25,8 @@ def serve(
     settings: Settings = None,
     config: ConfigPath = None,
 ) -> None:
-    """Serve a deployment until Ctrl-C; models change while it runs, by the routing file or the registry."""
+    """Serve a deployment until Ctrl-C or SIGTERM; models change while it runs, by the routing file or the registry."""
+    import signal
     import threading
 
     from serving.deployment import Deployment as Manifest
@@ -37,14 +38,13 @@ def serve(
     file, stop = routing or routing_of(log), threading.Event()
     with running(c, deployment, log, routing=file) as url:
         typer.echo(f"{url} serves {deployment}; its routing file is {file}; Ctrl-C ends it")
-        try:
-            if follow is None:
-                stop.wait()
-            else:
-                seat = (Registry(follow, name), Manifest.load(deployment), file, log / "_exports", variant)
-                follow_champion(*seat, stop, c.serving.routing_poll_seconds)
-        except KeyboardInterrupt:
-            stop.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        if follow is None:
+            stop.wait()
+        else:
+            seat = (Registry(follow, name), Manifest.load(deployment), file, log / "_exports", variant)
+            follow_champion(*seat, stop, c.serving.routing_poll_seconds)
 
 
 def load(
