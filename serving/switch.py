@@ -71,6 +71,9 @@ class Switch:
             stat = os.stat(self._path)
         except FileNotFoundError:
             return
+        except OSError as error:  # a thread that died of it would never look again
+            self.refused = f"{type(error).__name__}: {error}"
+            return
         signature = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
         if signature == self._seen:
             return

@@ -165,6 +165,17 @@ def test_a_routing_that_is_none_is_refused(changing, content, says):
     assert says in switch.refused and switch.current.routing.versions == {"champion": "1"}
 
 
+def test_a_place_that_cannot_be_read_is_reported_and_looked_at_again(exports, tmp_path):
+    switch = Switch(routing_of(exports, champion="1"), load_from(exports), tmp_path / "file" / "routing.json")
+    (tmp_path / "file").write_text("not a folder")
+    switch.poll()
+    assert "NotADirectoryError" in switch.refused
+    (tmp_path / "file").unlink()
+    routing_of(exports, champion="2").save(tmp_path / "file" / "routing.json")
+    switch.poll()
+    assert switch.refused is None and switch.current.routing.versions == {"champion": "2"}
+
+
 def test_one_version_is_one_model():
     one, two = (Variant(target=Target(version="1", folder=folder), weight=0.5) for folder in "ab")
     with pytest.raises(ValueError, match="names two models"):
