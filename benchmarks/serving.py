@@ -131,7 +131,7 @@ def half_precision(deployment: Path) -> Iterator[dict[str, Any]]:
         folder = deployment / "models" / version
         model = load_model(folder).search_export()
         half = model.score(probe_batch(model.spec))[:, 0]
-        full = torch.tensor(read_json(folder / "probe.json")["scores"])[:, 0]
+        full = torch.tensor(read_json(folder / "probe.json")["float32"])[:, 0]
         yield {
             "measure": "float16 on disk",
             "model": model.name,

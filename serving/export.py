@@ -1,4 +1,4 @@
-"""What a service loads: a model folder with float16 matrices and the record of its float32 scores on the probe."""
+"""What a service loads: a model folder with float16 matrices and the record of its scores on the probe."""
 
 from pathlib import Path
 
@@ -15,4 +15,4 @@ def export(model: Path, out: Path) -> None:
         ModelError: the folder cannot be loaded.
     """
     export_half(model, out)
-    probe.record(load_model(model), out)
+    probe.record(load_model(out), load_model(model), out)

@@ -1,14 +1,16 @@
 """The parity probe: before a model answers, its scores on fixed made-up requests must be the ones on record.
 
-The requests follow from the spec alone, so a folder's record does not age with the features. An export records the
-float32 model's scores (`record`); a folder without a record, such as a registry's, is held against its own float32
-scores. A model of another spec, a score that is not finite, or a difference beyond the tolerance is refused.
+The requests follow from the spec alone, so a folder's record does not age with the features. An export records its own
+scores in float32 arithmetic on CPU (`record`); a folder without a record, such as a registry's, is held against the
+same of itself. A model of another spec, a score that is not finite, or a difference beyond the tolerance is refused.
+What float16 weights cost against float32 ones is recorded too, and judged elsewhere: by the gate, on real requests.
 """
 
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from models.batches import Batch, to_batch
 from models.checkpoint import load_model, read_card
@@ -28,12 +30,15 @@ def probe_batch(spec: SampleSpec) -> Batch:
     """`REQUESTS` made-up requests of the served domain, `CANDIDATES` candidates each; the same for the same spec."""
     rng = np.random.default_rng(0)
     lengths = {"request": REQUESTS, "candidate": REQUESTS * CANDIDATES, "behaviour": REQUESTS * spec.max_behaviours}
-    columns = {
-        f.name: rng.integers(-(1 << 62), 1 << 62, lengths[f.level])
-        if f.kind == "id"
-        else rng.gamma(1.0, 5.0, lengths[f.level]).astype(np.float32)
-        for f in spec.features
-    }
+    columns: dict[str, NDArray] = {}
+    for f in spec.features:
+        size = lengths[f.level]
+        if f.kind == "id":
+            columns[f.name] = rng.integers(-(1 << 62), 1 << 62, size)
+        elif f.kind == "count":
+            columns[f.name] = rng.poisson(2.0, size).astype(np.float32)
+        else:  # missing: the spec does not know the scale, and far from it scores saturate and tell nothing
+            columns[f.name] = np.full(size, np.nan, np.float32)
     columns |= {
         "domain_index": np.zeros(REQUESTS, np.int64),
         "scenarios": (rng.random((REQUESTS, len(spec.scenarios))) < 0.5).astype(np.float32),
@@ -51,9 +56,11 @@ def probe_batch(spec: SampleSpec) -> Batch:
     return to_batch(Rows.of(spec, columns, requests * CANDIDATES, requests * spec.max_behaviours), vectors)
 
 
-def record(model: RankingModel, folder: Path) -> None:
-    """Write a float32 model's scores on the probe into the folder of its export."""
-    write_json(Path(folder) / FILE, {"scores": model.score(probe_batch(model.spec)).tolist()})
+def record(export: RankingModel, original: RankingModel, folder: Path) -> None:
+    """Write the probe's scores by an export, and by the model it was made from, into the export's folder."""
+    batch = probe_batch(export.spec)
+    scores = {"scores": export.score(batch).tolist(), "float32": original.score(batch).tolist()}
+    write_json(Path(folder) / FILE, scores)
 
 
 def check(folder: Path, scorer: Scorer, spec: SampleSpec, tolerance: float) -> float:

@@ -198,12 +198,13 @@ def test_models_that_nothing_points_at_are_freed_without_the_collector(changing,
         gc.enable()
 
 
-def test_the_probe_sees_half_precision_within_its_tolerance_and_holds_full_ones_to_themselves(exports):
+def test_exports_are_held_to_their_record_and_registry_folders_to_themselves(exports):
     full = load_checked(Target.of("1", exports / "full-1"), exports, SPEC, torch.device("cpu"), TOLERANCE)
     assert probe.check(exports / "full-1", full, SPEC, 1e-6) <= 1e-6
     half = load_checked(Target.of("1", exports / "models" / "1"), exports, SPEC, torch.device("cpu"), TOLERANCE)
-    gap = probe.check(exports / "models" / "1", half, SPEC, TOLERANCE)
-    assert 0 < gap <= TOLERANCE
+    assert probe.check(exports / "models" / "1", half, SPEC, 1e-6) <= 1e-6
+    recorded = read_json(exports / "models" / "1" / "probe.json")
+    assert 0 < np.abs(np.subtract(recorded["scores"], recorded["float32"])).max() <= TOLERANCE
     with pytest.raises(ServingError, match="on record"):
         probe.check(exports / "models" / "1", full.__class__(exports / "full-2", torch.device("cpu")), SPEC, TOLERANCE)
 
