@@ -96,4 +96,8 @@ def load(
     for one in loads:
         shown = {name: round(value, 1) for name, value in (one.latency_ms or {}).items()}
         typer.echo(f"{one.rate:g}/s: {one.achieved_rate:.1f}/s answered, {shown} ms, errors {one.errors or 0}")
+        if one.send_lag_p99_ms > p99_ms / 10:
+            typer.echo(
+                f"  this client sent up to {one.send_lag_p99_ms:.0f} ms late (p99): the machine is the limit here"
+            )
     typer.echo(f"highest rate that held: {knee if knee is not None else 'none'}; written to {out}")
