@@ -1,7 +1,11 @@
 """Who sees which model: a small mutable file beside an immutable deployment, replaced whole and polled by every worker.
 
 Where the file is missing, a deployment's own variants answer. What is named here is loaded and checked before it
-answers (`serving.switch`), so writing this file is a request, and the health page says what became of it.
+answers (`serving.switch`), so writing this file is a request, and the health page says what became of it:
+
+    {"variants": {"champion": {"weight": 0.9, "target": {"version": "7", "folder": "/models/7"}},
+                  "candidate": {"weight": 0.1, "target": {"version": "1", "folder": "models/1"}}},
+     "shadows": {"next": {"version": "8", "folder": "/models/8"}}}
 """
 
 import math
