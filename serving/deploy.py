@@ -172,8 +172,6 @@ def _build_bento(deployment: Deployment, folder: Path) -> None:
         shutil.copytree(folder / name, context / "deployment" / name, copy_function=os.link)
     for name in (FILE, EXAMPLES_FILE):
         os.link(folder / name, context / "deployment" / name)
-    if (root / "params.yaml").exists():  # a checkout keeps it beside the packages, an installation inside uniscale
-        shutil.copy2(root / "params.yaml", context / "params.yaml")
     version = deployment.tag.partition(":")[2]
     command = [sys.executable, "-m", "serving.bento", version, str((folder / "Containerfile").resolve())]
     try:
