@@ -11,7 +11,7 @@ MODEL ?=
 SET ?=
 PROFILE ?= laptop
 
-.PHONY: setup run test check images clean
+.PHONY: setup run test bench check images clean
 
 setup: $(READY)
 
@@ -31,6 +31,16 @@ run: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What docs/benchmarks.md records; each is also run on its own, with larger sizes by its flags (--help).
+bench: setup
+	$(BIN)/python -m benchmarks.es3
+	$(BIN)/python -m benchmarks.listwise
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.experiments
+	$(BIN)/python -m benchmarks.faults
+	$(BIN)/uniscale compare --table uniscale-1 --seeds 3
+	$(BIN)/uniscale compare --table uniscale-4 --seeds 3
 
 check: setup
 	$(BIN)/ruff format --check .
