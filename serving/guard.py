@@ -56,6 +56,9 @@ class Probed(Protocol):
     def examples(self) -> dict[str, Any]:
         """What the search page offers."""
 
+    async def experiment(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        """Change the variants' shares of the users; status and JSON body of the answer."""
+
     def full(self) -> bool:
         """Whether another request would be refused."""
 
@@ -93,6 +96,11 @@ class Guard:
                 await answer(send, 405, error_body(f"{path} is read with GET"), ((b"allow", b"GET, HEAD"),))
         elif method == "POST":
             await self._post(service, headers, scope, receive, send)
+        elif path == "/experiment" and method == "PUT":
+            body = await self._body(service, headers, receive, send)
+            if body is not None:
+                status, detail = await service.experiment(body)
+                await answer(send, status, detail)
         else:
             await self.app(scope, receive, send)
 
@@ -119,23 +127,8 @@ class Guard:
             service.refused(429)
             await answer(send, 429, error_body("as many requests are in work as are accepted"), RETRY)
             return
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if kind != b"application/json":
-            await _drain(receive)
-            service.refused(415)
-            await answer(send, 415, error_body("send the request as JSON with Content-Type: application/json"))
-            return
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                body = await _read(receive, service.max_body_bytes)
-        except TimeoutError:
-            service.refused(408)
-            await answer(send, 408, error_body(f"the body took longer than {BODY_SECONDS:g} s to arrive"))
-            return
+        body = await self._body(service, headers, receive, send)
         if body is None:
-            service.refused(413)
-            limit = service.max_body_bytes
-            await answer(send, 413, error_body(f"the body is larger than {limit} bytes: send fewer candidates"))
             return
         replayed = False
 
@@ -147,6 +140,27 @@ class Guard:
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self.app(scope, replay, send)
+
+    async def _body(self, service: Probed, headers: dict[bytes, bytes], receive: Receive, send: Send) -> bytes | None:
+        """The whole JSON body, or None when it was refused and answered."""
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            await _drain(receive)
+            service.refused(415)
+            await answer(send, 415, error_body("send the request as JSON with Content-Type: application/json"))
+            return None
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await _read(receive, service.max_body_bytes)
+        except TimeoutError:
+            service.refused(408)
+            await answer(send, 408, error_body(f"the body took longer than {BODY_SECONDS:g} s to arrive"))
+            return None
+        if body is None:
+            service.refused(413)
+            limit = service.max_body_bytes
+            await answer(send, 413, error_body(f"the body is larger than {limit} bytes: send fewer candidates"))
+        return body
 
 
 def _authorise(

@@ -8,13 +8,14 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from serving.schemas import RankBatchRequest, RankBatchResponse, RankRequest, RankResponse
+from serving.schemas import RankBatchRequest, RankBatchResponse, RankRequest, RankResponse, Shares
 
 REFUSALS = {
     "400": "the body is no valid request; the message says why",
     "401": "the API key is missing or wrong",
     "403": "no API key is set, and the client is not on this machine",
     "408": "the body took too long to arrive",
+    "409": "the shares cannot change so; the message says why (/experiment alone)",
     "413": "the body is too large",
     "415": "the content type is not application/json",
     "429": "as many requests are in work as are accepted: come back after Retry-After seconds",
@@ -26,7 +27,7 @@ ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type
 
 def document(version: str, max_candidates: int) -> dict[str, Any]:
     """The OpenAPI 3.1 document of a deployment."""
-    pairs = [(RankRequest, "validation"), (RankBatchRequest, "validation")]
+    pairs = [(RankRequest, "validation"), (RankBatchRequest, "validation"), (Shares, "validation")]
     answers = [(RankResponse, "serialization"), (RankBatchResponse, "serialization")]
     _, schemas = models_json_schema([*pairs, *answers], ref_template=REF)  # type: ignore[list-item]
     definitions = {**schemas["$defs"], "Refusal": ERROR}
@@ -43,6 +44,14 @@ def document(version: str, max_candidates: int) -> dict[str, Any]:
                 RankBatchResponse,
                 {"requests": [one, {"user_id": "u18", "item_ids": ["i3"]}]},
             ),
+            "/experiment": {
+                "put": _operation(
+                    "Change the variants' shares of the users; 409 where they cannot change",
+                    Shares,
+                    Shares,
+                    {"weights": {"champion": 0.9, "candidate": 0.1}},
+                )["post"]
+            },
             "/healthz": _page("What is loaded and how it does", "application/json"),
             "/readyz": _page("200 when requests can be answered", "application/json", {"503": "not yet, and why"}),
             "/metrics": _page(

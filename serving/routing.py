@@ -92,6 +92,17 @@ class Routing(BaseModel):
         changed = Variant(target=target, weight=self.variants[variant].weight)
         return self.checked({name: changed if name == variant else old for name, old in self.variants.items()})
 
+    def shared(self, weights: Mapping[str, float]) -> "Routing":
+        """The same models with other shares of the users, in this routing's order of variants.
+
+        Raises:
+            ServingError: shares outside [0, 1] or that do not sum to 1.
+        """
+        try:
+            return self.checked({n: Variant(target=old.target, weight=weights[n]) for n, old in self.variants.items()})
+        except ValidationError as error:
+            raise ServingError(f"{dict(weights)} are no shares: {error.errors()[0]['msg']}") from None
+
     def checked(
         self, variants: Mapping[str, Variant] | None = None, shadows: Mapping[str, Target] | None = None
     ) -> "Routing":

@@ -89,6 +89,15 @@ class RankBatchResponse(BaseModel):
     answers: list[BatchAnswer]
 
 
+class Shares(BaseModel):
+    """Shares of the users that the variants get, all of them named."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    salt: str | None = Field(default=None, description="of the assignment; refused where it is not the service's")
+    weights: dict[Identifier, float]
+
+
 def error_body(message: str, **detail: Any) -> dict[str, Any]:
     """The one shape of every refusal: `{"error": message, ...}`."""
     return {"error": message, **detail}

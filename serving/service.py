@@ -27,7 +27,8 @@ from serving.deployment import Examples
 from serving.guard import Guard
 from serving.openapi import document
 from serving.process import end_with
-from serving.schemas import RankBatchRequest, RankBatchResponse, RankRequest, RankResponse
+from serving.schemas import RankBatchRequest, RankBatchResponse, RankRequest, RankResponse, Shares, error_body
+from uniscale.errors import ServingError
 
 PACKED = Path(__file__).resolve().parent.parent / "deployment"  # beside the packages inside a Bento
 PROBE_SECONDS = 1.0
@@ -92,6 +93,21 @@ class RankingService:
     def health(self) -> dict[str, Any]:
         """What is loaded and how it does."""
         return {"status": "ok", "pid": os.getpid(), **self.ranker.state()}
+
+    async def experiment(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        """Change the variants' shares of the users; answers the weights in force, or why they did not change."""
+        try:
+            asked = Shares.model_validate_json(body)
+        except ValidationError as error:
+            return 400, error_body(str(error.errors()[0]["msg"]))
+        salt = self.ranker.deployment.salt
+        if asked.salt not in (None, salt):
+            return 409, error_body(f"users are assigned by the salt {salt!r}, which a running service does not change")
+        try:
+            weights = await asyncio.to_thread(self.ranker.switch.share, asked.weights)
+        except ServingError as error:
+            return 409, error_body(str(error))
+        return 200, {"salt": salt, "weights": dict(weights)}
 
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether the models are loaded (they are, once this object exists) and the online store answers."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from serving.engine import Scorer
 from serving.routing import Routing, Target
+from uniscale.errors import ServingError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Switch:
     ):
         self._load, self._path, self._poll_seconds, self._count = load, path, poll_seconds, count
         self._seen: tuple[int, ...] | None = None
-        self._stop = threading.Event()
+        self._stop, self._polling = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
         self.previous: Lineup | None = None
         self.refused: str | None = None  # why the last change was refused, None when it was not
@@ -66,6 +67,30 @@ class Switch:
 
     def poll(self) -> None:
         """Follow the file if it was written since the last look; a missing file changes nothing."""
+        with self._polling:
+            self._follow()
+
+    def share(self, weights: Mapping[str, float]) -> Mapping[str, float]:
+        """Serve the variants by other shares of the users: written for every worker to follow, in force here at once.
+
+        Returns:
+            The weights in force.
+
+        Raises:
+            ServingError: no routing file, other variants than those served, shares that do not sum to 1, or a refusal.
+        """
+        if self._path is None:
+            raise ServingError("this service has no routing file, so its shares are fixed: start it with one")
+        routing = self.current.routing
+        if weights.keys() != routing.variants.keys():
+            raise ServingError(f"weights are given for {sorted(weights)}, the variants are {sorted(routing.variants)}")
+        routing.shared(weights).save(self._path)
+        self.poll()
+        if self.refused:
+            raise ServingError(f"the new shares were refused: {self.refused}")
+        return self.current.routing.weights
+
+    def _follow(self) -> None:
         assert self._path is not None
         try:
             stat = os.stat(self._path)

@@ -278,6 +278,31 @@ def test_a_version_takes_over_over_http_and_a_corrupt_one_does_not(live, tmp_pat
     assert 'uniscale_routing_changes_total{outcome="refused"} 1.0' in metrics
 
 
+def test_an_experiment_moves_the_shares_of_the_live_service(live):
+    """By the very client that ramps and rolls back."""
+    from monitoring.rollback import HttpTraffic
+    from uniscale.errors import ServingError
+
+    def variants(users):
+        asked = [live.http.post("/rank", json={"user_id": f"u{n}", "item_ids": ["i1"]}).json() for n in range(users)]
+        return {answer["variant"] for answer in asked}
+
+    traffic, before = HttpTraffic(live.url), live.http.get("/healthz").json()["weights"]
+    assert variants(30) == set(before) == {"champion", "candidate"}
+    traffic.set_weights(None, {"candidate": 0.0, "champion": 1.0})
+    assert variants(30) == {"champion"}
+    with pytest.raises(ServingError, match="users are assigned by the salt"):
+        traffic.set_weights("another", before)
+    with pytest.raises(ServingError, match="the variants are"):
+        traffic.set_weights(None, {"champion": 1.0})
+    with pytest.raises(ServingError, match=r"sum to 0\.9"):
+        traffic.set_weights(None, {"champion": 0.5, "candidate": 0.4})
+    assert live.http.put("/experiment", json={"weights": "half"}).status_code == 400
+    assert live.http.get("/healthz").json()["weights"] == {"champion": 1.0, "candidate": 0.0}
+    traffic.set_weights(None, before)
+    assert variants(30) == set(before)
+
+
 def test_stopping_leaves_every_answer_in_the_log(live):
     """Runs last: it stops the service."""
     live.stop.close()

@@ -301,3 +301,23 @@ def test_a_registry_whose_files_changed_is_not_followed(registry, exports, tmp_p
     with pytest.raises(RegistryError, match="not those that were registered"):
         point_at_champion(registry, None, tmp_path / "routing.json", tmp_path / "exports", "champion")
     assert not list((tmp_path / "exports").glob("ranker-*"))
+
+
+def test_shares_change_in_the_file_and_at_once_and_models_stay(exports, tmp_path):
+    loads = []
+
+    def load(target):
+        loads.append(target.version)
+        return load_from(exports)(target)
+
+    path = tmp_path / "routing.json"
+    switch = Switch(routing_of(exports, champion="1", candidate="2"), load, path)
+    assert switch.share({"candidate": 0.05, "champion": 0.95}) == {"champion": 0.95, "candidate": 0.05}
+    assert list(Routing.load(path).weights) == ["champion", "candidate"]  # the order users are assigned by
+    assert loads == ["1", "2"]
+    for wrong in ({"champion": 1.0}, {"champion": 0.5, "candidate": 0.6}, {"champion": 2.0, "candidate": -1.0}):
+        with pytest.raises(ServingError):
+            switch.share(wrong)
+    assert switch.current.routing.weights == {"champion": 0.95, "candidate": 0.05}
+    with pytest.raises(ServingError, match="no routing file"):
+        Switch(routing_of(exports, champion="1"), load).share({"champion": 1.0})
