@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from benchmarks import es3_duckdb
 from features.build import build_features
 from features.es3.build import LOCAL_JAVA, build_samples
+from features.es3.flat import candidate_columns
 from features.es3.inputs import like_lists
-from features.es3.listwise import candidate_columns
 from features.es3.session import spark_session
 from simulation.marketplace import write_logs
 from uniscale.config import Config, load_config

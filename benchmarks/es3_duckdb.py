@@ -7,11 +7,9 @@ walks windows). Shared with it: the hash, the retrieval from Feast, the text enc
 import shutil
 import tempfile
 import time
-from datetime import timedelta
 from pathlib import Path
 
 import duckdb
-import faiss
 import numpy as np
 import pyarrow as pa
 import xxhash
@@ -19,9 +17,9 @@ import xxhash
 from features.catalogue import context_names, missing_value
 from features.es3 import retrieve
 from features.es3.attribution import Rules
+from features.es3.corpus import nearest
 from features.es3.days import read_day
 from features.es3.intra import DRAWS
-from features.es3.queries import NEIGHBOURS
 from features.splits import Splits
 from features.sql import connect, text
 from uniscale.config import Config
@@ -77,20 +75,20 @@ def _read(
     )
     context = "".join(f', CAST("{name}" AS VARCHAR) AS "context_{name}"' for name in context_names(description))
     tasks = " ".join(f"WHEN '{event}' THEN '{task}'" for task, event in rules.tasks.items())
+    windows = " ".join(f"WHEN '{task}' THEN {rules.micros(task)}" for task in rules.tasks)
     kinds = ", ".join(f"'{event}'" for event in rules.tasks.values())
     connection.execute(f"""
         CREATE MACRO labelling(day) AS day BETWEEN DATE '{splits.train[0]}' - {tail} AND {last} + {tail};
         CREATE MACRO kept(day) AS {spans};
         CREATE VIEW requests AS SELECT request_id, domain, scenario, user_id, ts, query, day{context} FROM all_requests
-            WHERE day <= {last};
+            WHERE day <= {last} + {tail};
         CREATE TABLE every_event AS SELECT event_id, CASE type {tasks} END AS task, user_id, item_id, domain,
             epoch_us(ts) AS acted, domain = '{rules.target}' AS own, request_id AS event_request, day
             FROM all_events WHERE type IN ({kinds});
         CREATE TABLE events AS FROM every_event WHERE labelling(day);
         CREATE TABLE catalogue AS FROM read_parquet({text(features / "items.parquet")});
         SET VARIABLE target = '{rules.target}'; SET VARIABLE "primary" = '{rules.primary}';
-        CREATE MACRO "window"(task) AS CASE task WHEN '{rules.primary}' THEN {_micros(rules, rules.primary)}
-            ELSE {_micros(rules, "")} END""")
+        CREATE MACRO "window"(task) AS CASE task {windows} END""")
 
 
 def _intra(connection: duckdb.DuckDBPyConnection, per_exposed: int, seed: int) -> None:
@@ -172,6 +170,7 @@ def _attribute(connection: duckdb.DuckDBPyConnection, rules: Rules) -> None:
     }
     anywhere = f"{take['exposed']} 3}} {take['unexposed']} 4}}"
     primary = f"'{rules.primary}'"
+    clicks = ", ".join(f"'{task}'" for task in rules.clicks) or "NULL"
     connection.execute(f"""
         CREATE TABLE bound AS SELECT e.event_id, e.task, e.acted, s.request_id, s.item_id, s.user_id, s.asked
         FROM events e JOIN samples s ON s.request_id = e.event_request AND s.item_id = e.item_id
@@ -181,8 +180,8 @@ def _attribute(connection: duckdb.DuckDBPyConnection, rules: Rules) -> None:
         SELECT event_id, task, acted, request_id, item_id, 1 AS source FROM bound
         UNION ALL SELECT event_id, task, acted, landing.request_id, item_id, landing.source FROM (
             SELECT e.event_id, e.task, e.acted, e.item_id, CASE
-                WHEN e.task = {primary} THEN CASE {anywhere} END
                 WHEN e.own THEN CASE {take["last_click"]} 1}} END
+                WHEN e.task IN ({clicks}) THEN CASE {anywhere} END
                 ELSE CASE {take["clicked"]} 2}} {anywhere} END END AS landing
             FROM events e {joins} WHERE NOT (e.own AND e.task = {primary}))
         WHERE landing IS NOT NULL""")
@@ -207,7 +206,6 @@ def _searchify(
             WHERE NOT e.own AND e.task = {primary} AND e.event_id NOT IN (SELECT event_id FROM landings))
         WHERE acted - asked BETWEEN 0 AND "window"({primary}) AND around.request_id IS NOT NULL
         QUALIFY row_number() OVER (PARTITION BY coalesce(origin, event_id), item_id ORDER BY acted, event_id) = 1;
-        DELETE FROM clicks WHERE NOT kept(CAST(make_timestamp(asked) AS DATE));
         CREATE TABLE led AS SELECT e.user_id, e.item_id, e.acted, r.query FROM every_event e
         JOIN requests r ON r.request_id = e.event_request
         WHERE e.own AND e.task = {primary} AND r.query IS NOT NULL
@@ -220,25 +218,21 @@ def _searchify(
                 SELECT item_id, acted, {{'n': count(*) OVER (PARTITION BY item_id, query ORDER BY acted),
                     'acted': acted, 'query': query}} AS most FROM led)) c
             ON p.item_id = c.item_id AND p.asked > c.acted""")
-    corpus_keys = scratch / "corpus" / "0.parquet"
+    corpus, corpus_keys = scratch / "corpus", scratch / "corpus_keys" / "0.parquet"
     corpus_keys.parent.mkdir()
     connection.execute(f"""COPY (SELECT query, min(epoch_us(ts)) AS first_asked FROM requests
-        WHERE domain = getvariable('target') AND query IS NOT NULL GROUP BY query) TO {text(corpus_keys)}""")
-    corpus = retrieve.encode_queries(corpus_keys.parent, features, scratch / "ann")
-    connection.register("corpus_arrow", corpus)
-    connection.execute("CREATE TABLE corpus AS FROM corpus_arrow")
-    titles = connection.sql("""SELECT item_id, text FROM catalogue WHERE list_dot_product(text, text) > 0 AND item_id IN
-        (SELECT item_id FROM past WHERE own_query IS NULL AND common IS NULL)""").to_arrow_table()
-    connection.register("near", _nearest(titles, scratch / "ann"))
+        WHERE domain = getvariable('target') AND query IS NOT NULL GROUP BY query
+        ORDER BY first_asked, query) TO {text(corpus_keys)}""")
+    retrieve.write_corpus(corpus_keys.parent, features, corpus)
+    titles = connection.sql("""SELECT request_id, asked, text FROM past JOIN catalogue USING (item_id)
+        WHERE own_query IS NULL AND common IS NULL AND list_dot_product(text, text) > 0""").to_arrow_table()
+    connection.register("near", _nearest(titles, corpus / "ann"))
     connection.execute(f"""
-        CREATE TABLE pseudo AS SELECT p.*, coalesce(own_query, common, best.query) AS query, CASE
+        CREATE TABLE pseudo AS SELECT p.*, coalesce(own_query, common, typed.query) AS query, CASE
             WHEN own_query IS NOT NULL THEN 1 WHEN common IS NOT NULL THEN 2 ELSE 3 END AS query_rule
-        FROM past p LEFT JOIN (
-            SELECT p.request_id, min({{'distance': n.distance, 'query': c.query}}) AS best FROM past p
-            JOIN near n USING (item_id) JOIN corpus c USING (query_row)
-            WHERE own_query IS NULL AND common IS NULL AND c.first_asked < p.asked GROUP BY p.request_id) s
-            USING (request_id)
-        WHERE coalesce(own_query, common, best.query) IS NOT NULL;
+        FROM past p LEFT JOIN near USING (request_id)
+        LEFT JOIN read_parquet({text(corpus / "rows" / "*.parquet")}) typed USING (query_row)
+        WHERE coalesce(own_query, common, typed.query) IS NOT NULL;
         CREATE TABLE beside AS SELECT p.request_id, p.item_id AS own, e.item_id, e.position,
             list_cosine_similarity(v.content::DOUBLE[], w.content::DOUBLE[]) AS similarity, k.item_id IS NOT NULL AS hit
         FROM pseudo p JOIN all_exposures e ON e.request_id = p.origin AND labelling(e.day)
@@ -291,19 +285,18 @@ def _write(connection: duckdb.DuckDBPyConnection, spec: SampleSpec, features: Pa
             CAST(hour(ts) AS VARCHAR) AS context_hour, CAST(isodow(ts) - 1 AS VARCHAR) AS context_weekday,
             {scenario("scenario")} AS context_scenario
         FROM (SELECT {columns} FROM (SELECT *, 0::TINYINT AS query_rule FROM requests
-                WHERE domain = getvariable('target') AND kept(day))
+                WHERE domain = getvariable('target'))
             UNION ALL BY NAME SELECT {columns} FROM (
                 SELECT * EXCLUDE (scenario, query_rule, day), coalesce(scenario, []) AS scenario,
                     query_rule::TINYINT AS query_rule,
                     make_timestamptz(asked) AS ts, CAST(make_timestamp(asked) AS DATE) AS day FROM pseudo)) q
-        JOIN listed USING (request_id);
+        JOIN listed USING (request_id) WHERE kept(q.day);
         COPY (FROM asked ORDER BY day, domain, ts, request_id) TO {text(requests)} (COMPRESSION zstd);
         COPY (SELECT DISTINCT unnest(items).item_id AS key, day FROM asked) TO {text(keys / "item" / "0.parquet")};
         COPY (SELECT DISTINCT query AS key, day FROM asked WHERE query IS NOT NULL)
             TO {text(keys / "query" / "0.parquet")}""")
-    corpus = connection.sql("FROM corpus").to_arrow_table()
     retrieve.write_item_days(keys / "item", features, spec, scratch / "item_days")
-    retrieve.write_query_days(keys / "query", features, spec, corpus, scratch / "query_days")
+    retrieve.write_query_days(keys / "query", features, spec, scratch / "query_days")
     retrieve.write_request_inputs(requests.parent, features, spec, scratch / "whole")
     for name in ("item_days", "query_days"):
         parts = [
@@ -334,20 +327,11 @@ def _write(connection: duckdb.DuckDBPyConnection, spec: SampleSpec, features: Pa
         TO {text(out / "rows")} (FORMAT parquet, PARTITION_BY (day, domain), COMPRESSION zstd)""")
 
 
-def _nearest(titles: pa.Table, path: Path) -> pa.Table:
-    """Neighbours of titles in the shared index: item_id, query_row, distance."""
-    index = faiss.read_index(str(path))
+def _nearest(titles: pa.Table, corpus: Path) -> pa.Table:
+    """The nearest query of the shared corpus to each title (request_id, asked, text): request_id, query_row."""
     vectors = np.array(titles["text"].to_pylist(), np.float32).reshape(len(titles), -1)
-    if not len(titles):
-        vectors = np.zeros((0, index.d), np.float32)
-    cosine, rows = index.search(vectors, min(NEIGHBOURS, index.ntotal))
-    item, _ = np.nonzero(kept := (rows >= 0) & (cosine > 0))
-    columns = {"item_id": titles["item_id"].take(pa.array(item)), "query_row": rows[kept], "distance": -cosine[kept]}
-    return pa.table(columns)
-
-
-def _micros(rules: Rules, task: str) -> int:
-    return rules.window(task) // timedelta(microseconds=1)
+    rows = nearest(corpus, vectors, titles["asked"].to_numpy())[1]
+    return pa.table({"request_id": titles["request_id"], "query_row": rows}).filter(pa.array(rows >= 0))
 
 
 def _int(value: int) -> bytes:

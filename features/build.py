@@ -53,7 +53,7 @@ def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
         tables.open_logs(connection, logs)
         last = tables.last_day(connection)
         first_request, last_request = map(_date, tables.request_days(connection))
-        splits = split_by_time(first_request, last_request, config.samples)
+        splits = split_by_time(first_request, last_request, description.tasks.values(), config.samples)
         rows = tables.write_tables(connection, config.features, description, last + 1, folder / "tables")
         progress.advance(note="tables")
         splits.save(folder, config.samples)

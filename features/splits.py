@@ -1,12 +1,14 @@
 """How a log's days become warm-up, training, validation and test: by time, and only days whose labels are complete."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 from uniscale.artifacts import read_json, write_json
 from uniscale.errors import DataError
+from uniscale.logs import CLICK
 from uniscale.sections import SamplesConfig
 
 Span = tuple[date, date]
@@ -58,18 +60,26 @@ class Splits:
         return {name: [day.isoformat() for day in getattr(self, name)] for name in ("train", "valid", "test")}
 
 
-def label_tail_days(config: SamplesConfig) -> int:
-    """Whole days after which every event that could label a sample has happened."""
-    return math.ceil(max(config.click_window_hours / 24, config.conversion_window_days))
+def label_window(event: str, config: SamplesConfig) -> timedelta:
+    """How long after a sample an event of this type may label it: clicks have a window, conversions another."""
+    hours, days = config.click_window_hours, config.conversion_window_days
+    return timedelta(hours=hours) if event == CLICK else timedelta(days=days)
 
 
-def split_by_time(first: date, last: date, config: SamplesConfig) -> Splits:
+def label_tail_days(events: Iterable[str], config: SamplesConfig) -> int:
+    """Whole days after which every event of these types that could label a sample has happened."""
+    return math.ceil(max(label_window(event, config) for event in events) / timedelta(days=1))
+
+
+def split_by_time(first: date, last: date, events: Iterable[str], config: SamplesConfig) -> Splits:
     """Split the days `first` to `last` of a log: warm-up | train | valid | tail (immature) | test | tail (immature).
+
+    `events` are the types that make some task positive.
 
     Raises:
         DataError: the log has too few days for one day of training.
     """
-    tail = label_tail_days(config)
+    tail = label_tail_days(events, config)
     have = (last - first).days + 1
     need = config.warmup_days + 1 + config.valid_days + tail + config.test_days + tail
     if have < need:

@@ -122,6 +122,9 @@ TABLES: dict[str, Table] = {
 }
 
 
+CLICK = "click"  # the event type of clicks; a task of any other type is a conversion
+
+
 @dataclass(frozen=True)
 class LogDescription:
     """What a dataset calls things and what it cannot supply; the pipeline adapts to it and says what it skipped.
@@ -133,7 +136,9 @@ class LogDescription:
     name: str
     domains: tuple[str, ...]  # the target domain first
     scenarios: tuple[str, ...]
-    tasks: dict[str, str]  # task name -> event type that makes it positive, the primary task first
+    # task name -> event type that makes it positive, the primary task first; "click" is attributed as clicks are,
+    # within samples.click_window_hours, any other type as conversions, within samples.conversion_window_days
+    tasks: dict[str, str]
     profile: tuple[str, ...] = ()
     context: tuple[str, ...] = ()
     item_categories: tuple[str, ...] = ()

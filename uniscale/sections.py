@@ -67,8 +67,8 @@ class SamplesConfig(Section):
     """ES3 (UniScale 3.3) and the split by time."""
 
     unexposed_per_exposed: int = Field(ge=0, description="unexposed samples a request, as a multiple of its exposures")
-    click_window_hours: float = Field(gt=0, description="a cross-domain click is attributed within this time")
-    conversion_window_days: float = Field(gt=0, description="the same for conversions, in-domain ones too")
+    click_window_hours: float = Field(gt=0, description="an event of type click is attributed within this time")
+    conversion_window_days: float = Field(gt=0, description="the same for all other events that make a task positive")
     negatives: int = Field(ge=0, description="similar negatives a pseudo-request, at most")
     similarity_floor: float = Field(ge=-1, le=1, description="cosine below which no item serves as a negative")
     warmup_days: int = Field(ge=0, description="first days that feed features only")

@@ -1,10 +1,12 @@
 """Stage 2, hierarchical label attribution: which sample an event makes positive (UniScale 3.3.1).
 
-The primary task (clicks) is bound to its exposure in the target domain; elsewhere it goes to the user's exposed
-sample of the item, else to an unexposed one. Further tasks (conversions) of the target domain go to the user's last
-search click on the item; elsewhere to a search-clicked sample, else an exposed, else an unexposed one. Only samples
-at or before the event and within the window of its task count; within a level the latest request wins, ties by
-request_id. An event lands on one sample at most; of several that land on one sample a single label remains.
+The primary task is bound to its exposure in the target domain; further tasks of that domain go to the user's last
+search click on the item. Elsewhere a click goes to the user's exposed sample of the item, else to an unexposed one; a
+conversion to a search-clicked sample, else an exposed, else an unexposed one. A task whose event type is "click" is a
+click, any other a conversion, the primary task included: where nobody clicks, the clicked samples are those that a
+primary event was bound to. Only samples at or before the event and within the window of its kind count; within a
+level the latest request wins, ties by request_id. An event lands on one sample at most; of several that land on one
+sample a single label remains.
 
 Samples and events of one (user, item) are walked together in time order: the latest sample of each level is a
 running maximum, so the cost is linear in both however often a user comes back to an item.
@@ -17,33 +19,38 @@ from datetime import timedelta
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from features.splits import label_window
+from uniscale.logs import CLICK
 from uniscale.samples import LabelSource, Sampling
 from uniscale.sections import SamplesConfig
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What attribution needs to know: the served domain, task -> event type (the primary first), and the windows."""
+    """What attribution needs to know: the served domain, task -> event type (the primary first), and task -> window."""
 
     target: str
     tasks: Mapping[str, str]
-    click_window: timedelta
-    conversion_window: timedelta
+    windows: Mapping[str, timedelta]  # how long after a sample an event of the task may label it
 
     @classmethod
     def of(cls, config: SamplesConfig, target: str, tasks: Mapping[str, str]) -> "Rules":
         """The rules of a configuration and a source."""
-        hours, days = config.click_window_hours, config.conversion_window_days
-        return cls(target, tasks, timedelta(hours=hours), timedelta(days=days))
+        return cls(target, tasks, {task: label_window(event, config) for task, event in tasks.items()})
 
     @property
     def primary(self) -> str:
         """The task that is bound to its exposure."""
         return next(iter(self.tasks))
 
-    def window(self, task: str) -> timedelta:
-        """How long after a sample an event of the task may label it."""
-        return self.click_window if task == self.primary else self.conversion_window
+    def micros(self, task: str) -> int:
+        """The window of a task in microseconds."""
+        return self.windows[task] // timedelta(microseconds=1)
+
+    @property
+    def clicks(self) -> list[str]:
+        """The tasks that are clicks; the others are conversions."""
+        return [task for task, event in self.tasks.items() if event == CLICK]
 
 
 def task_events(events: DataFrame, rules: Rules) -> DataFrame:
@@ -87,7 +94,7 @@ def bind_clicks(samples: DataFrame, events: DataFrame, rules: Rules) -> DataFram
             clicks.select("event_id", "task", "at", "request_id", "item_id", "user_id"),
             ["request_id", "item_id", "user_id"],
         )
-        .where(age.between(0, _micros(rules.click_window)))
+        .where(age.between(0, rules.micros(rules.primary)))
         .select(
             "event_id",
             "task",
@@ -136,8 +143,7 @@ def attribute(samples: DataFrame, clicks: DataFrame, events: DataFrame, rules: R
     levels = ("exposed", "unexposed", "clicked", "last_click")
     known = walk.withColumns({level: F.max(level).over(past) for level in levels}).where("event_id is not null")
 
-    window = _literal_map({task: _micros(rules.window(task)) for task in rules.tasks})
-    oldest = F.col("at") - F.element_at(window, F.col("task"))
+    oldest = F.col("at") - window_of("task", rules)
 
     def level(name: str, source: LabelSource) -> Column:
         landing = F.struct(_source(source).alias("source"), F.col(f"{name}.request_id").alias("request_id"))
@@ -145,8 +151,8 @@ def attribute(samples: DataFrame, clicks: DataFrame, events: DataFrame, rules: R
 
     anywhere = F.coalesce(level("exposed", LabelSource.EXPOSED), level("unexposed", LabelSource.UNEXPOSED))
     landing = (
-        F.when(F.col("task") == rules.primary, anywhere)
-        .when(F.col("own"), level("last_click", LabelSource.IN_DOMAIN))
+        F.when(F.col("own"), level("last_click", LabelSource.IN_DOMAIN))
+        .when(F.col("task").isin(rules.clicks), anywhere)
         .otherwise(F.coalesce(level("clicked", LabelSource.CLICKED), anywhere))
     )
     return (
@@ -156,12 +162,13 @@ def attribute(samples: DataFrame, clicks: DataFrame, events: DataFrame, rules: R
     )
 
 
+def window_of(task: str, rules: Rules) -> Column:
+    """Microseconds of the window of the task that a column names."""
+    return F.element_at(_literal_map({name: rules.micros(name) for name in rules.tasks}), F.col(task))
+
+
 def _source(source: LabelSource) -> Column:
     return F.lit(int(source)).cast("tinyint")
-
-
-def _micros(window: timedelta) -> int:
-    return window // timedelta(microseconds=1)
 
 
 def _literal_map(values: Mapping[str, str] | Mapping[str, int]) -> Column:

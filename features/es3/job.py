@@ -11,12 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from features.catalogue import context_names
-from features.es3 import attribution, intra, listwise, queries, report, retrieve, searchify
+from features.es3 import attribution, corpus, intra, listwise, queries, report, retrieve, searchify
 from features.es3.attribution import Rules
 from features.es3.tables import Logs, read_logs, within
 from features.splits import Splits
@@ -62,21 +61,18 @@ class Job:
         events = self._save("events", attribution.task_events(self._labelling(tables.events), rules))
         landings = self._save("landings", self._attributed(search, events, rules))
         self.progress.advance(note="label attribution")
-        corpus = self._corpus(tables, rules) if spec.text_dim else None
-        requests = search.where(report.split_of(self.splits).isNotNull()).drop("shortage")
+        written = report.split_of(self.splits).isNotNull()
+        requests = search.where(written).drop("shortage")
         if "searchification" not in skipped:
-            assert corpus is not None
-            pseudo, counts["searchification"] = self._searchified(
-                tables, rules, events, landings, catalogue, corpus, context
-            )
+            pseudo, counts["searchification"] = self._searchified(tables, rules, events, landings, catalogue, context)
             further = searchify.pseudo_conversions(pseudo, events, landings, rules)
             every = landings.unionByName(searchify.pseudo_clicks(pseudo, rules)).unionByName(further)
             landings = self._save("all_landings", every)
-            requests = requests.unionByName(pseudo.select(*requests.columns))
+            requests = requests.unionByName(pseudo.where(written).select(*requests.columns))
         self.progress.advance(note="searchification")
         labelled = listwise.labelled(requests, landings, spec.tasks)
         requests = self._save("requests", listwise.request_rows(labelled, spec))
-        self._write_rows(requests, corpus, spec, out)
+        self._write_rows(requests, spec, out)
         self.progress.advance(note="features and list-wise rows")
         spec.save(out)
         shutil.copyfile(self.features / "items.parquet", out / "items.parquet")
@@ -91,16 +87,20 @@ class Job:
         return self.spark.read.schema(frame.schema).parquet(path)
 
     def _labelling(self, frame: DataFrame) -> DataFrame:
-        """Rows of the days whose events may label a sample, or whose samples may earn a label.
+        """Rows of the days whose events may label a written sample, and of all samples that those may belong to.
 
-        It starts a tail before training, so that an event goes where it belongs and not to what is kept.
+        It starts a tail before training and ends a tail after the test, so that an event goes where it belongs and
+        not to what is written.
         """
         tail = timedelta(days=self.splits.tail_days)
         return within(frame, self.splits.train[0] - tail, self.splits.test[1] + tail)
 
+    def _until_then(self, frame: DataFrame) -> DataFrame:
+        """Rows of all days to the last of `_labelling`."""
+        return frame.where(F.col("day") <= F.lit(self.splits.test[1] + timedelta(days=self.splits.tail_days)))
+
     def _intra_domain(self, tables: Logs, rules: Rules) -> DataFrame:
         searches = self._labelling(tables.requests).where(F.col("domain") == rules.target)
-        searches = searches.where(F.col("day") <= F.lit(self.splits.test[1]))
         lists = intra.exposed_lists(searches, self._labelling(tables.exposures).drop("day"))
         if tables.candidates is None:
             return self._typed(lists.withColumn("shortage", F.lit(0)))
@@ -121,19 +121,17 @@ class Job:
             raise DataError(
                 f"no positive {rules.primary} in {rules.target} from {first} to {last}, so there is nothing to train "
                 f"on: events of type {rules.tasks[rules.primary]} must name their request and an item it exposed, "
-                f"within samples.click_window_hours ({self.config.click_window_hours})"
+                f"within {rules.windows[rules.primary]} (samples.click_window_hours, samples.conversion_window_days)"
             )
         return clicks.select(*LANDING).unionByName(attribution.attribute(samples, clicks, events, rules))
 
-    def _corpus(self, tables: Logs, rules: Rules) -> pa.Table:
-        """Every query typed by the end of the test: query_row, query, first_asked, query_text."""
-        typed = tables.requests.where(
-            (F.col("domain") == rules.target)
-            & F.col("query").isNotNull()
-            & (F.col("day") <= F.lit(self.splits.test[1]))
-        )
-        self._save("corpus_keys", typed.groupBy("query").agg(F.min(F.unix_micros("ts")).alias("first_asked")))
-        return retrieve.encode_queries(self.scratch / "corpus_keys", self.features, self.scratch / "ann")
+    def _corpus(self, requests: DataFrame, rules: Rules) -> Path:
+        """Folder of `retrieve.write_corpus` with every query typed in the target domain, by when it was first."""
+        typed = requests.where((F.col("domain") == rules.target) & F.col("query").isNotNull())
+        first = typed.groupBy("query").agg(F.min(F.unix_micros("ts")).alias("first_asked"))
+        self._save("corpus_keys", first.sort("first_asked", "query"))
+        retrieve.write_corpus(self.scratch / "corpus_keys", self.features, self.scratch / "corpus")
+        return self.scratch / "corpus"
 
     def _searchified(
         self,
@@ -142,31 +140,30 @@ class Job:
         events: DataFrame,
         landings: DataFrame,
         catalogue: DataFrame,
-        corpus: pa.Table,
         context: Sequence[str],
     ) -> tuple[DataFrame, dict[str, Any]]:
-        """Pseudo-requests of the days that are written, and what became of the clicks they are made from."""
-        requests = tables.requests.where(F.col("day") <= F.lit(self.splits.test[1]))
+        """Pseudo-requests of all days of `_labelling`, and what became of the clicks on the days that are written."""
+        requests = self._until_then(tables.requests)
         columns = [f"context_{name}" for name in context]
         clicks = searchify.unclaimed_clicks(events, landings, self._labelling(requests), rules, columns)
-        clicks = clicks.withColumn("day", F.to_date("ts")).where(report.split_of(self.splits).isNotNull())
-        clicks = self._save("pseudo_clicks", clicks)
+        clicks = self._save("pseudo_clicks", clicks.withColumn("day", F.to_date("ts")))
         exposures = self._labelling(tables.exposures).drop("day")
-        all_events = attribution.task_events(tables.events.where(F.col("day") <= F.lit(self.splits.test[1])), rules)
+        all_events = attribution.task_events(self._until_then(tables.events), rules)
         past = self._save("past", queries.past_queries(clicks, queries.search_clicks(all_events, requests, rules)))
-        orphans = past.where("own is null and common is null").join(clicks, "request_id").select("item_id").distinct()
+        orphans = past.where("own is null and common is null").join(clicks, "request_id")
         titles = orphans.join(catalogue.select("item_id", "text"), "item_id").where(F.vector_norm("text") > 0)
-        nearest = queries.nearest_queries(titles, self.scratch / "ann")
+        known = self._corpus(requests, rules)
+        nearest = corpus.nearest_queries(titles, known / "ann")
         vectors = catalogue.select("item_id", "content")
         lists = searchify.pseudo_lists(
             clicks, exposures, events, vectors, self.config.negatives, self.config.similarity_floor
         )
-        typed = retrieve.to_spark(self.spark, corpus.drop_columns(["query_text"]), self.scratch / "corpus")
+        typed = self.spark.read.parquet(str(known / "rows"))
         chosen = self._save("pseudo", queries.choose(lists, past, nearest, typed))
         usable = chosen.where(F.col("placed") & F.col("query").isNotNull())
-        return usable, report.count_pseudo(chosen)
+        return usable, report.count_pseudo(chosen.where(report.split_of(self.splits).isNotNull()))
 
-    def _write_rows(self, requests: DataFrame, corpus: pa.Table | None, spec: SampleSpec, out: Path) -> None:
+    def _write_rows(self, requests: DataFrame, spec: SampleSpec, out: Path) -> None:
         """Ask the feature store for what the written requests need, and write their list-wise rows."""
         items = requests.select(F.lit("item").alias("kind"), "day", F.explode("items.item_id").alias("key"))
         typed = requests.where(F.col("query").isNotNull()).select(F.lit("query"), "day", "query")
@@ -174,6 +171,6 @@ class Job:
         items.union(typed).distinct().write.partitionBy("kind").parquet(str(keys))
         item_days, query_days, whole = (self.scratch / name for name in ("item_days", "query_days", "whole_requests"))
         retrieve.write_item_days(keys / "kind=item", self.features, spec, item_days)
-        retrieve.write_query_days(keys / "kind=query", self.features, spec, corpus, query_days)
+        retrieve.write_query_days(keys / "kind=query", self.features, spec, query_days)
         retrieve.write_request_inputs(self.scratch / "requests", self.features, spec, whole)
         listwise.write_rows(self.spark, whole, item_days, query_days, spec, out / "rows")

@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +22,6 @@ from features.catalogue import missing_value
 from features.context import SCENARIO_SEPARATOR
 from features.es3.days import read_day
 from features.es3.inputs import like_lists
-from uniscale.artifacts import read_json
 from uniscale.samples import SampleSpec, row_schema
 
 
@@ -143,29 +141,6 @@ def list_rows(requests: pa.RecordBatch, items: pa.Table, queries: pa.Table, spec
     return pa.RecordBatch.from_arrays(
         [column.cast(field.type) for column, field in zip(chosen, schema, strict=True)], schema=schema
     )
-
-
-def flat(samples: Path, out: Path) -> int:
-    """Write the rows of a samples folder as one flat Parquet file (zstd), a row a candidate; returns its bytes.
-
-    Behaviours stay lists and request-level columns repeat: that is what the list-wise form saves.
-    """
-    spec = SampleSpec.from_json(read_json(samples / "spec.json"))
-    listed = candidate_columns(spec)
-    columns = [
-        f'unnest("{field.name}") AS "{field.name}"' if field.name in listed else f'"{field.name}"'
-        for field in row_schema(spec)
-    ]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    source, target = (str(path).replace("'", "''") for path in (samples / "rows" / "*" / "*" / "*.parquet", out))
-    duckdb.execute(f"COPY (SELECT {', '.join(columns)} FROM read_parquet('{source}')) TO '{target}' (COMPRESSION zstd)")
-    return out.stat().st_size
-
-
-def candidate_columns(spec: SampleSpec) -> list[str]:
-    """Names of the list columns with an element a candidate."""
-    labels = [name for task in spec.tasks for name in (task, f"{task}_source")]
-    return ["item", "sampling", "position", *labels, *(feature.name for feature in spec.select("candidate"))]
 
 
 def _partitions(rows: pa.RecordBatch) -> Iterator[tuple[str, str, pa.RecordBatch]]:

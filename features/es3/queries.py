@@ -1,24 +1,16 @@
 """The query of a pseudo-search request: the user's own, else the item's most common, else the nearest to its title.
 
 UniScale 3.3.2, feature alignment. Every rule looks at the past of the pseudo-request only, the third included: a
-query counts from the first time anyone typed it.
+query counts from the first time anyone typed it. The search of rule 3 is `features.es3.corpus`.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import faiss
-import numpy as np
-import pyarrow as pa
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from features.es3.attribution import Rules
 from uniscale.samples import QueryRule
 
-NEIGHBOURS = 32  # queries looked up an item; the nearest that is old enough is taken
-PROBES = 16  # lists of the inverted file searched an item
-EXACT_BELOW = 50_000  # queries; larger corpora get an inverted file (see `build_index`)
+SPAN = 3_600_000_000  # microseconds of an item's clicks that are sorted together
 
 
 def search_clicks(events: DataFrame, requests: DataFrame, rules: Rules) -> DataFrame:
@@ -39,93 +31,71 @@ def past_queries(pseudo: DataFrame, clicks: DataFrame) -> DataFrame:
         request_id, own, common: strings, null where the rule has nothing. Among equally common queries the one
         clicked last wins, then the greater string.
     """
-    rows = pseudo.select("request_id", "user_id", "item_id", F.col("asked").alias("at"))
+    rows = pseudo.select("request_id", "user_id", "item_id", F.col("asked").alias("at"), _span(F.col("asked")))
+    clicks = clicks.select("*", _span(F.col("at")))
     past = Window.orderBy("at").rangeBetween(Window.unboundedPreceding, -1)
-    so_far = Window.partitionBy("item_id", "query").orderBy("at").rangeBetween(Window.unboundedPreceding, 0)
-    # A query's count only grows, so the running maximum over (count, time, query) is the most common one so far.
-    seen = clicks.withColumns(
-        {"last": F.struct("at", "query"), "most": F.struct(F.count("*").over(so_far).alias("n"), "at", "query")}
-    ).drop("query")
-    walk = seen.unionByName(rows, allowMissingColumns=True)
-    return (
-        walk.withColumn("most", F.max("most").over(past.partitionBy("item_id")))
+    walk = clicks.select("user_id", "item_id", "at", F.struct("at", "query").alias("last"))
+    own = (
+        walk.unionByName(rows, allowMissingColumns=True)
         .withColumn("last", F.max("last").over(past.partitionBy("user_id", "item_id")))
         .where(F.col("request_id").isNotNull())
-        .select("request_id", F.col("last.query").alias("own"), F.col("most.query").alias("common"))
+        .select("request_id", "item_id", "at", "span", F.col("last.query").alias("own"))
+    )
+
+    # A query's count only grows, so the running maximum over (count, time, query) is the most common one so far. It
+    # is carried from span to span and completed within one: no sort holds more of an item than one span of it.
+    sums = clicks.groupBy("item_id", "query", "span").agg(F.count("*").alias("n"), F.max("at").alias("at"))
+    through = Window.partitionBy("item_id", "query").orderBy("span").rowsBetween(Window.unboundedPreceding, 0)
+    sums = sums.withColumn("total", F.sum("n").over(through))
+    ends = sums.select("item_id", "span", F.struct(F.col("total").alias("n"), "at", "query").alias("most"))
+    before = Window.partitionBy("item_id").orderBy("span").rowsBetween(Window.unboundedPreceding, -1)
+    carried = (
+        ends.unionByName(rows.select("item_id", "span"), allowMissingColumns=True)
+        .groupBy("item_id", "span")
+        .agg(F.max("most").alias("most"))
+        .select("item_id", "span", F.max("most").over(before).alias("carried"))
+    )
+    so_far = Window.partitionBy("item_id", "query", "span").orderBy("at").rangeBetween(Window.unboundedPreceding, 0)
+    seen = clicks.join(
+        sums.select("item_id", "query", "span", (F.col("total") - F.col("n")).alias("base")),
+        ["item_id", "query", "span"],
+    ).select(
+        "item_id",
+        "span",
+        "at",
+        F.struct((F.col("base") + F.count("*").over(so_far)).alias("n"), "at", "query").alias("most"),
+    )
+    return (
+        seen.unionByName(own, allowMissingColumns=True)
+        .withColumn("most", F.max("most").over(past.partitionBy("item_id", "span")))
+        .where(F.col("request_id").isNotNull())
+        .join(carried, ["item_id", "span"])
+        .select("request_id", "own", F.greatest("most", "carried")["query"].alias("common"))
     )
 
 
-def build_index(vectors: np.ndarray, path: Path) -> None:
-    """Write a faiss index of unit vectors (n, d): exact while small, else an inverted file of about √n lists."""
-    count, width = vectors.shape
-    exact = faiss.IndexFlatIP(width)
-    index: faiss.Index = exact
-    if count >= EXACT_BELOW:
-        index = faiss.IndexIVFFlat(exact, width, int(np.sqrt(count)), faiss.METRIC_INNER_PRODUCT)
-        index.train(vectors[:: max(1, count // 100_000)])
-        index.nprobe = PROBES
-    index.add(vectors)
-    faiss.write_index(index, str(path))
-
-
-def nearest_queries(items: DataFrame, index: Path) -> DataFrame:
-    """Rule 3, by ANN: the queries nearest to each item's title.
-
-    Args:
-        items: item_id, text (array<float>, unit length).
-        index: file written by `build_index`; every worker opens it once.
-
-    Returns:
-        item_id, query_row (row in the index), distance (minus the cosine; below 0, unlike texts are no neighbours).
-    """
-    path = str(index)
-
-    def search(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        faiss.omp_set_num_threads(1)
-        opened = faiss.read_index(path, faiss.IO_FLAG_MMAP)
-        for batch in batches if opened.ntotal else ():
-            texts = batch.column("text").flatten().to_numpy().reshape(batch.num_rows, -1)
-            cosine, rows = opened.search(np.ascontiguousarray(texts, np.float32), min(NEIGHBOURS, opened.ntotal))
-            kept = (rows >= 0) & (cosine > 0)
-            item = np.nonzero(kept)[0]
-            yield pa.record_batch(
-                {
-                    "item_id": batch.column("item_id").take(pa.array(item)),
-                    "query_row": pa.array(rows[kept], pa.int64()),
-                    "distance": pa.array(-cosine[kept], pa.float32()),
-                }
-            )
-
-    return items.mapInArrow(search, "item_id string, query_row long, distance float")
+def _span(at: Column) -> Column:
+    return (at - F.pmod(at, F.lit(SPAN))).alias("span")
 
 
 def choose(pseudo: DataFrame, past: DataFrame, nearest: DataFrame, corpus: DataFrame) -> DataFrame:
     """Give each pseudo-request its `query` and `query_rule`; both are null where no rule applies.
 
     Args:
-        pseudo: request_id, item_id, asked and whatever else.
+        pseudo: request_id and whatever else.
         past: result of `past_queries`.
-        nearest: result of `nearest_queries`.
-        corpus: query_row, query, first_asked (microseconds).
+        nearest: result of `corpus.nearest_queries` for requests that the first two rules leave without a query.
+        corpus: query_row, query.
     """
-    found = pseudo.join(past, "request_id", "left")
-    similar = (
-        found.where("own is null and common is null")
-        .select("request_id", "item_id", "asked")
-        .join(nearest, "item_id")
-        .join(corpus, "query_row")
-        .where(F.col("first_asked") < F.col("asked"))
-        .groupBy("request_id")
-        .agg(F.min(F.struct("distance", "query")).alias("best"))
-        .select("request_id", F.col("best.query").alias("similar"))
-    )
+    similar = nearest.join(corpus, "query_row").select("request_id", F.col("query").alias("similar"))
     rule = (
         F.when(F.col("own").isNotNull(), int(QueryRule.OWN_HISTORY))
         .when(F.col("common").isNotNull(), int(QueryRule.CO_OCCURRENCE))
         .when(F.col("similar").isNotNull(), int(QueryRule.NEAREST))
     )
     return (
-        found.join(similar, "request_id", "left")
+        pseudo.join(past, "request_id", "left")
+        .join(similar, "request_id", "left")
         .withColumns({"query": F.coalesce("own", "common", "similar"), "query_rule": rule.cast("tinyint")})
         .drop("own", "common", "similar")
     )

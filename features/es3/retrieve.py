@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
 
+from features.es3 import corpus
 from features.es3.days import write_days
 from features.es3.inputs import like_lists, model_inputs
-from features.es3.queries import build_index
 from features.store.retrieval import item_day_features, query_day_features, request_features
 from features.text import TextEncoder
 from uniscale.logs import TIMESTAMP
@@ -43,12 +42,13 @@ def write_item_days(keys: Path, features: Path, spec: SampleSpec, out: Path) -> 
         write_days(keyed["day"], item_inputs(found, catalogue, spec), out, number)
 
 
-def write_query_days(keys: Path, features: Path, spec: SampleSpec, corpus: pa.Table | None, out: Path) -> None:
+def write_query_days(keys: Path, features: Path, spec: SampleSpec, out: Path) -> None:
     """Write `query_inputs` of the (query, day) keys in a Parquet folder (key, day) by day."""
+    encoder = TextEncoder.load(features / "text_encoder") if spec.text_dim else None
     for number, rows in enumerate(_batches(keys)):
         keyed = _at_midnight(rows, "query")
         found = _beside(keyed, query_day_features(features, _asked(keyed, "query")))
-        write_days(keyed["day"], query_inputs(found, corpus, spec), out, number)
+        write_days(keyed["day"], query_inputs(found, encoder, spec), out, number)
 
 
 def request_inputs(rows: pa.Table, found: pa.Table, catalogue: pa.Table, spec: SampleSpec) -> pa.Table:
@@ -82,38 +82,33 @@ def item_inputs(found: pa.Table, catalogue: pa.Table, spec: SampleSpec) -> pa.Ta
     return pa.table(keys | model_inputs(found, spec.select("candidate")))
 
 
-def query_inputs(found: pa.Table, corpus: pa.Table | None, spec: SampleSpec) -> pa.Table:
-    """query, its daily inputs and query_text (null without a corpus), from query and the raw query columns."""
+def query_inputs(found: pa.Table, encoder: TextEncoder | None, spec: SampleSpec) -> pa.Table:
+    """query, its daily inputs and query_text (null without an encoder), from query and the raw query columns."""
     inputs = {"query": found["query"], **model_inputs(found, filter(_daily, spec.select("request")))}
     inputs["query_text"] = pa.nulls(len(found), pa.list_(pa.float32()))
-    if corpus is not None:
-        inputs["query_text"] = corpus["query_text"].take(_position(found["query"], corpus["query"]))
+    if encoder is not None:
+        coded = found["query"].combine_chunks().dictionary_encode()  # a query comes once a day
+        vectors = encoder.encode(coded.dictionary.to_pylist())  # (n, d)
+        offsets = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1])
+        lists = pa.ListArray.from_arrays(offsets, pa.array(vectors.reshape(-1), pa.float32()))
+        inputs["query_text"] = lists.take(coded.indices)
     return pa.table(inputs)
 
 
-def encode_queries(keys: Path, features: Path, index: Path) -> pa.Table:
-    """Vectors of distinct queries, and their ANN index.
+def write_corpus(keys: Path, features: Path, out: Path) -> None:
+    """Encode queries block by block, for `corpus.nearest` in `out/ann` and as `out/rows/*.parquet` (query_row, query).
 
     Args:
-        keys: Parquet of query, first_asked.
+        keys: Parquet of distinct queries: query, first_asked, in the order of first_asked, then of the query.
         features: FEATURES folder with a text encoder.
-        index: file of the faiss index, whose row i is `query_row` i.
-
-    Returns:
-        query, first_asked, query_row, query_text (list<float>).
+        out: folder to write.
     """
-    rows = pa.concat_tables(_batches(keys)).sort_by("query")
-    vectors = TextEncoder.load(features / "text_encoder").encode(rows["query"].to_pylist())  # (n, d)
-    build_index(vectors, index)
-    offsets = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1])
-    lists = pa.ListArray.from_arrays(offsets, pa.array(vectors.reshape(-1), pa.float32()))
-    return rows.append_column("query_row", pa.array(np.arange(len(rows)))).append_column("query_text", lists)
-
-
-def to_spark(spark: SparkSession, table: pa.Table, folder: Path) -> DataFrame:
-    """A table of this process as a DataFrame, by way of Parquet."""
-    _write(table, folder / "00000.parquet")
-    return spark.read.parquet(str(folder))
+    encoder = TextEncoder.load(features / "text_encoder")
+    for number, rows in enumerate(_batches(keys, corpus.BLOCK)):
+        vectors = encoder.encode(rows["query"].to_pylist())  # (n, d)
+        corpus.write_block(out / "ann", number, vectors, rows["first_asked"].to_numpy())
+        place = pa.array(np.arange(len(rows)) + number * corpus.BLOCK)
+        _write(pa.table({"query_row": place, "query": rows["query"]}), out / "rows" / f"{number:05d}.parquet")
 
 
 def _daily(feature: Feature) -> bool:
@@ -137,15 +132,16 @@ def _at_midnight(rows: pa.Table, key: str) -> pa.Table:
     return pa.table({key: rows["key"], "day": rows["day"], "ts": rows["day"].cast(pa.timestamp("us")).cast(TIMESTAMP)})
 
 
-def _batches(folder: Path) -> Iterator[pa.Table]:
-    dataset = ds.dataset(folder, format="parquet")
-    waiting: list[pa.RecordBatch] = []
-    for batch in dataset.to_batches(batch_size=BATCH_ROWS):
-        waiting.append(batch)
-        if sum(b.num_rows for b in waiting) >= BATCH_ROWS:
-            yield pa.Table.from_batches(waiting)
-            waiting = []
-    yield pa.Table.from_batches(waiting, dataset.schema)
+def _batches(folder: Path, rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
+    """The rows of a Parquet folder in the order of its files, `rows` at a time, and then the rest or none."""
+    dataset = ds.dataset([str(file) for file in sorted(folder.rglob("*.parquet"))], format="parquet")
+    waiting = dataset.schema.empty_table()
+    for batch in dataset.to_batches(batch_size=rows):
+        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
+        while len(waiting) >= rows:
+            yield waiting.slice(0, rows)
+            waiting = waiting.slice(rows)
+    yield waiting
 
 
 def _catalogue(features: Path) -> pa.Table:

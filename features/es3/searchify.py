@@ -9,15 +9,12 @@ last request in its domain, and where there is none there is no pseudo-request.
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from features.es3.attribution import Rules
+from features.es3.attribution import Rules, window_of
 from uniscale.samples import LabelSource, Sampling
-
-MICROSECOND = timedelta(microseconds=1)
 
 
 def unclaimed_clicks(
@@ -59,7 +56,7 @@ def unclaimed_clicks(
         .withColumn("around", F.coalesce("around", F.max("request").over(past)["around"]))
         .where(F.col("event_id").isNotNull())
     )
-    in_window = (F.col("at") - F.col("asked")).between(0, rules.click_window // MICROSECOND)
+    in_window = (F.col("at") - F.col("asked")).between(0, rules.micros(rules.primary))
     first = F.struct("at", "event_id", "event_request", "user_id", "asked", "domain", "around")
     group = F.coalesce("event_request", "event_id")
     return (
@@ -135,7 +132,8 @@ def pseudo_clicks(pseudo: DataFrame, rules: Rules) -> DataFrame:
 def pseudo_conversions(pseudo: DataFrame, events: DataFrame, landings: DataFrame, rules: Rules) -> DataFrame:
     """Landings of further tasks' events, credited to no search sample, on the user's latest pseudo-positive.
 
-    The event follows the click and lies within the conversion window of the pseudo-request.
+    The event follows the click and lies within its task's window of the pseudo-request. `pseudo` also holds the
+    requests of days that are not written, so that no older one takes an event of theirs.
 
     Returns:
         event_id, task, at, request_id, item_id, source.
@@ -149,7 +147,7 @@ def pseudo_conversions(pseudo: DataFrame, events: DataFrame, landings: DataFrame
     return (
         walk.withColumn("clicked", F.max("clicked").over(past))
         .where(F.col("event_id").isNotNull())
-        .where(F.col("at") - F.col("clicked.asked") <= rules.conversion_window // MICROSECOND)
+        .where(F.col("at") - F.col("clicked.asked") <= window_of("task", rules))
         .select(
             "event_id",
             "task",

@@ -17,8 +17,7 @@ MINUTE = 60_000_000
 RULES = Rules(
     target="search",
     tasks={"click": "click", "conversion": "purchase"},
-    click_window=timedelta(minutes=100),
-    conversion_window=timedelta(minutes=1000),
+    windows={"click": timedelta(minutes=100), "conversion": timedelta(minutes=1000)},
 )
 Frame = Callable[[list[tuple[Any, ...]], str], DataFrame]
 

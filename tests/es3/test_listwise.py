@@ -6,14 +6,17 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from features.es3.days import read_day, write_days
-from features.es3.listwise import flat, labelled, request_rows, write_rows
+from features.es3.listwise import labelled, request_rows, write_rows
 from features.es3.report import count_rows, table_1
 from features.es3.retrieve import item_inputs, query_inputs, request_inputs
 from features.splits import Splits
+from features.text import TextEncoder
 from tests.es3.conftest import RULES, clock
 from uniscale.artifacts import read_json
+from uniscale.cli import app
 from uniscale.hashing import hash64
 from uniscale.samples import Feature, LabelSource, QueryRule, SampleSpec, Sampling, row_schema
 
@@ -75,7 +78,7 @@ def folder(spark, tmp_path_factory):
         }
     )
     queries = pa.table({"query": ["shoe"], "query_searches_7d": pa.array([5.0], pa.float32())})
-    corpus = pa.table({"query": ["shoe"], "query_text": pa.array([[0.6, 0.8]], pa.list_(pa.float32()))})
+    encoder = TextEncoder.fit(["shoe"], dim=2, seed=0)
     found = pa.table(
         {
             "user_clicks_7d": pa.array([None, 3.0], pa.float32()),
@@ -89,7 +92,7 @@ def folder(spark, tmp_path_factory):
     assert asked["request_id"].to_pylist() == ["p", "s"]  # by day, domain and time
     (out / "whole").mkdir()
     pq.write_table(request_inputs(asked, found, catalogue, SPEC), out / "whole" / "0.parquet", row_group_size=1)
-    for name, table in (("item", item_inputs(items, catalogue, SPEC)), ("query", query_inputs(queries, corpus, SPEC))):
+    for name, table in (("item", item_inputs(items, catalogue, SPEC)), ("query", query_inputs(queries, encoder, SPEC))):
         write_days(pa.chunked_array([[DAY] * len(table)], pa.date32()), table, out / name, 0)
     assert write_rows(spark, out / "whole", out / "item", out / "query", SPEC, out / "rows") == 2
     SPEC.save(out)
@@ -154,7 +157,7 @@ def test_request_columns_and_context(rows):
     assert (row["domain_index"], row["scenarios"], row["query_rule"]) == (0, [0], QueryRule.TYPED)
     assert row["context_hour"] == hash64("10") and row["context_device"] == hash64("phone")
     assert row["context_scenario"] == hash64("archived|keyword")
-    assert row["query_text"] == pytest.approx([0.6, 0.8])
+    assert row["query_text"] == pytest.approx([1.0, 0.0])  # one text spans one direction: itself
     assert (rows["p"]["domain_index"], rows["p"]["scenarios"]) == (1, [0, 1])
 
 
@@ -193,10 +196,11 @@ def test_table_1_without_a_baseline_has_no_multipliers():
 
 
 def test_the_flat_export_has_a_row_a_candidate(folder, tmp_path):
-    size = flat(folder, tmp_path / "flat.parquet")
-    assert size == (tmp_path / "flat.parquet").stat().st_size
+    target = tmp_path / "new" / "flat.parquet"
+    result = CliRunner().invoke(app, ["flat", "--samples", str(folder), "--out", str(target)])
+    assert result.exit_code == 0 and f"{target.stat().st_size:,} bytes" in result.output.replace("\n", "")
     found = duckdb.sql(
-        f"SELECT request_id, item, click, item_price, user_clicks_7d FROM '{tmp_path}/flat.parquet' ORDER BY ALL"
+        f"SELECT request_id, item, click, item_price, user_clicks_7d FROM '{target}' ORDER BY ALL"
     ).fetchall()
     assert found == [("p", 0, 1, None, 0.0), ("s", 1, 0, 2.5, 3.0), ("s", 2, 1, 1.0, 3.0), ("s", 3, 1, 4.0, 3.0)]
 

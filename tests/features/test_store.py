@@ -186,7 +186,10 @@ def test_the_online_store_of_a_real_log_knows_nothing_of_its_test_days(features,
 
     days = [date.fromisoformat(path.name.removeprefix("day=")) for path in (logs / "requests").glob("day=*")]
     report = read_json(features / "report.json")
-    assert report["as_of"][:10] == split_by_time(min(days), max(days), config.samples).test[0].isoformat()
+    assert (
+        report["as_of"][:10]
+        == split_by_time(min(days), max(days), ["click", "purchase"], config.samples).test[0].isoformat()
+    )
     assert report["attributes_as_of"][:10] == (max(days) + DAY).isoformat()
 
 
@@ -262,7 +265,7 @@ def test_the_encoder_has_seen_no_text_of_the_test_days(features, config):
 
     logs = random_logs()
     days = [row["ts"].date() for row in logs.requests]
-    cutoff = split_by_time(min(days), max(days), config.samples).test[0]
+    cutoff = split_by_time(min(days), max(days), ["click", "purchase"], config.samples).test[0]
     texts = {row["query"] for row in logs.requests if row["query"] and row["ts"].date() < cutoff}
     texts |= {row["title"] for row in logs.items if row["valid_from"].date() < cutoff}
     assert cutoff > date(2026, 1, 5) and read_json(features / "report.json")["texts"] == len(texts)

@@ -10,7 +10,7 @@ from uniscale.cli.options import ConfigPath, Deployment, Logs, Out, Rows, Settin
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (logs, ingest, features, samples, train, evaluate, drift, cost, gate, package, smoke):
+    for verb in (logs, ingest, features, samples, flat, train, evaluate, drift, cost, gate, package, smoke):
         app.command(rich_help_panel="Steps")(verb)
 
 
@@ -52,6 +52,14 @@ def samples(logs: Logs, tables: Tables, out: Out, settings: Settings = None, con
     c = load(config, settings)
     sections = {"settings": c.samples, "features": c.features, "spark": c.spark}
     call("samples", seed=c.seed, **sections, clean=logs, tables=tables, rows=out)
+
+
+def flat(rows: Rows, out: Annotated[Path, typer.Option(help="Parquet file to write.")]) -> None:
+    """Write list-wise samples as a flat file, a row a candidate, for tools that need it."""
+    from features.es3.flat import write_flat
+
+    size, listwise = write_flat(rows, out), sum(file.stat().st_size for file in (rows / "rows").rglob("*.parquet"))
+    typer.echo(f"written to {out}: {size:,} bytes, {listwise:,} list-wise (ratio {listwise / size:.3f})")
 
 
 def train(
