@@ -1,4 +1,4 @@
-"""The flat form of list-wise rows: what tools that know no lists read, and what list-wise storage saves (UniScale 3.3.2)."""
+"""The flat form of list-wise rows, for tools that know no lists and to show what lists save (UniScale 3.3.2)."""
 
 import tempfile
 from pathlib import Path

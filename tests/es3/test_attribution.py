@@ -98,11 +98,69 @@ CASES = {
         [("click", 10, "other", None), ("conversion", 20, "other", None)],
         [("a", EXPOSED), ("a", EXPOSED)],
     ),
+    "a click elsewhere: unexposed too, the latest request, ties by its id": (
+        [("a", 0, "u"), ("d", 5, "u"), ("c", 5, "u")],
+        [("click", 10, "other", None)],
+        [("d", UNEXPOSED)],
+    ),
+    "a click elsewhere: the edge of the window of an unexposed sample": (
+        [("a", 0, "u")],
+        [("click", 100, "other", None), ("click", 100.0001, "other", None)],
+        [("a", UNEXPOSED), NOTHING],
+    ),
+    "a conversion: of clicks at one time the latest request, ties by its id": (
+        [("a", 0, "e"), ("d", 5, "e"), ("c", 5, "e")],
+        [
+            ("click", 30, "own", "a"),
+            ("click", 30, "own", "c"),
+            ("click", 30, "own", "d"),
+            ("conversion", 50, "own", None),
+        ],
+        [("a", IN), ("c", IN), ("d", IN), ("d", IN)],
+    ),
+    "a conversion: at the time of the click": (
+        [("a", 0, "e")],
+        [("click", 30, "own", "a"), ("conversion", 30, "own", None), ("conversion", 30, "other", None)],
+        [("a", IN), ("a", IN), ("a", CLICKED)],
+    ),
+    "a conversion whose last click is too old, where an older click has a later request": (
+        [("a", 0, "e"), ("b", 20, "e")],
+        [("click", 30, "own", "b"), ("click", 40, "own", "a"), ("conversion", 1010, "own", None)],
+        [("b", IN), ("a", IN), NOTHING],
+    ),
+    "a conversion elsewhere: of clicked requests at one time the greater id": (
+        [("d", 5, "e"), ("c", 5, "e")],
+        [("click", 30, "own", "c"), ("click", 20, "own", "d"), ("conversion", 50, "other", None)],
+        [("c", IN), ("d", IN), ("d", CLICKED)],
+    ),
+    "a conversion elsewhere: the edge of each level, then the next": (
+        [("a", 0, "e"), ("b", 10, "e"), ("c", 20, "u")],
+        [
+            ("click", 5, "own", "a"),
+            ("conversion", 1000, "other", None),
+            ("conversion", 1000.0001, "other", None),
+            ("conversion", 1010, "other", None),
+            ("conversion", 1010.0001, "other", None),
+            ("conversion", 1020, "other", None),
+            ("conversion", 1020.0001, "other", None),
+        ],
+        [("a", IN), ("a", CLICKED), ("b", EXPOSED), ("b", EXPOSED), ("c", UNEXPOSED), ("c", UNEXPOSED), NOTHING],
+    ),
+    "a conversion elsewhere that every level would take is credited once": (
+        [("a", 0, "e"), ("a2", 0, "e"), ("b", 10, "e"), ("c", 20, "u"), ("c2", 20, "u")],
+        [("click", 5, "own", "a"), ("click", 6, "own", "a2"), ("conversion", 50, "other", "c")],
+        [("a", IN), ("a2", IN), ("a2", CLICKED)],
+    ),
+    "a click that names a request elsewhere is credited by level, not by name": (
+        [("a", 0, "e"), ("b", 10, "e")],
+        [("click", 20, "other", "a")],
+        [("b", EXPOSED)],
+    ),
     "an event of no task": ([("a", 0, "e")], [("favourite", 10, "other", None)], [NOTHING]),
 }
 
 
-def run(spark, samples, events):
+def run(spark, samples, events, rules=RULES):
     """Landings of stage 2: a list of rows."""
     table = spark.createDataFrame(
         [(request, user, item, at(minute), int(sampling)) for request, user, item, minute, sampling in samples],
@@ -125,9 +183,9 @@ def run(spark, samples, events):
         "event_id string, user_id string, item_id string, ts timestamp, domain string, type string, "
         "request_id string, day date",
     )
-    counted = task_events(log, RULES)
-    clicks = bind_clicks(table, counted, RULES)
-    others = attribute(table, clicks, counted, RULES)
+    counted = task_events(log, rules)
+    clicks = bind_clicks(table, counted, rules)
+    others = attribute(table, clicks, counted, rules)
     return clicks.select(*others.columns).unionByName(others)
 
 
@@ -150,7 +208,9 @@ def cases(spark):
             )
             for k, (task, minute, where, request) in enumerate(acts)
         ]
-    return {row["event_id"]: (row["request_id"], row["source"]) for row in run(spark, samples, events).collect()}
+    rows = run(spark, samples, events).collect()
+    assert len(rows) == len({row["event_id"] for row in rows})  # every event lands at most once
+    return {row["event_id"]: (row["request_id"], row["source"]) for row in rows}
 
 
 @pytest.mark.parametrize("name", CASES)

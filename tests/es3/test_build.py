@@ -1,12 +1,13 @@
 """The whole job on a tiny simulated log: splits, laws of the rows, leakage, tell-tales, poorer sources, bad input."""
 
 import shutil
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -195,14 +196,14 @@ def test_real_and_pseudo_rows_have_the_features_of_the_store_as_of_their_time(ro
     assert hash_many(items["item_brand"].to_pylist()).tolist() == [v[0] for v in some["item_brand"].to_pylist()]
 
 
-def test_labels_before_the_test_split_use_no_event_of_it(root, rows, spark, tmp_path):
-    """Without any event from the first test day on, training and validation rows stay as they are, to the bit.
+def test_rows_before_the_test_split_use_nothing_of_it(root, rows, spark, tmp_path):
+    """Without any request or event from the first test day on, earlier rows stay as they are, to the bit.
 
     The second build also runs on other partitions, so the equality shows that these change nothing either.
     """
     boundary = "2026-01-15"
     shutil.copytree(root / "logs", tmp_path / "logs")
-    for folder in (tmp_path / "logs" / "events").glob("day=*"):
+    for folder in (tmp_path / "logs").glob("*/day=*"):
         if folder.name.removeprefix("day=") >= boundary:
             shutil.rmtree(folder)
     before = spark.conf.get("spark.sql.shuffle.partitions")
@@ -213,10 +214,47 @@ def test_labels_before_the_test_split_use_no_event_of_it(root, rows, spark, tmp_
         spark.conf.set("spark.sql.shuffle.partitions", before)
     early = [day < boundary for day in rows["day"].to_pylist()]
     cut = read_rows(tmp_path / "samples")
-    again = cut.filter(pa.array([day < boundary for day in cut["day"].to_pylist()]))
-    assert again.equals(rows.filter(pa.array(early)))
-    late = cut.filter(pa.array([day >= boundary for day in cut["day"].to_pylist()]))
-    assert not any(any(labels) for labels in late["click"].to_pylist())
+    assert cut.equals(rows.filter(pa.array(early)))
+
+
+def test_an_event_that_belongs_to_a_day_between_the_splits_labels_no_written_row(root, rows, spark, tmp_path):
+    """Two users click in the feed on the last validation day and buy in the gap; one clicks once more in between.
+
+    Only the other's purchase goes to the written pseudo-request; the first belongs to a click that is not written.
+    """
+    again, once = duckdb.sql(f"""
+        WITH requests AS (FROM '{root}/logs/requests/*/*.parquet'), known AS (
+            SELECT user_id, item_id FROM '{root}/logs/events/*/*.parquet'
+            UNION SELECT user_id, item_id FROM '{root}/logs/exposures/*/*.parquet' JOIN requests USING (request_id)
+            UNION SELECT user_id, unnest(item_ids) FROM '{root}/logs/candidates/*/*.parquet'
+                JOIN requests USING (request_id))
+        SELECT one.user_id, min(i.item_id), min(one.request_id), min(two.request_id)
+        FROM requests one JOIN requests two USING (user_id) JOIN '{root}/logs/items.parquet' i
+            ON (one.user_id, i.item_id) NOT IN (FROM known) AND i.valid_from < DATE '2026-01-01'
+        WHERE one.domain = 'recommendation' AND two.domain = 'recommendation'
+            AND one.ts::DATE = DATE '2026-01-12' AND two.ts::DATE = DATE '2026-01-13'
+        GROUP BY one.user_id ORDER BY one.user_id LIMIT 2""").fetchall()
+    acts = [(again, 12, 2, "click"), (again, 13, 3, "click"), (again, 13, 3, "purchase"), (once, 12, 2, "click")]
+    acts.append((once, 13, 3, "purchase"))
+    asked = dict(duckdb.sql(f"SELECT request_id, ts FROM '{root}/logs/requests/*/*.parquet'").fetchall())
+    shutil.copytree(root / "logs", tmp_path / "logs")
+    for day in (12, 13):
+        file = next((tmp_path / "logs" / "events" / f"day=2026-01-{day}").glob("*.parquet"))
+        table = pq.ParquetFile(file).read()
+        more = [
+            {
+                "event_id": f"added-{n}", "user_id": who[0], "item_id": who[1], "domain": "recommendation",
+                "type": kind, "request_id": who[place], "ts": asked[who[place]] + timedelta(minutes=n),
+            }
+            for n, (who, of_day, place, kind) in enumerate(acts) if of_day == day
+        ]  # fmt: skip
+        pq.write_table(pa.concat_tables([table, pa.Table.from_pylist(more, schema=table.schema)]), file)
+    build_samples(CONFIG, tmp_path / "logs", root / "features", tmp_path / "samples", spark)
+    found = read_rows(tmp_path / "samples")
+    added = pa.array([name.startswith("pseudo:added") for name in found["request_id"].to_pylist()])
+    assert found.filter(pc.invert(added)).equals(rows)
+    bought = {row["request_id"]: row["conversion_source"][0] for row in found.filter(added).to_pylist()}
+    assert bought == {"pseudo:added-0": LabelSource.NONE, "pseudo:added-3": LabelSource.PSEUDO}
 
 
 def tell(flags: np.ndarray, kind: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from features.es3 import queries, searchify
+from features.es3 import corpus, queries, searchify
 from features.es3.attribution import task_events
 from tests.es3.conftest import RULES, at, clock
 from uniscale.samples import LabelSource, QueryRule, Sampling
@@ -192,18 +192,16 @@ def chosen(spark, tmp_path_factory):
         [(r, u, i, at(m)) for r, u, i, m in pseudo], "request_id string, user_id string, item_id string, asked long"
     )
     past = queries.past_queries(table, queries.search_clicks(events, searches, RULES))
-    corpus = {"red shoe": [0.8, 0.6], "green shoe": [1.0, 0.0], "common": [0.0, 1.0]}
-    first = {"red shoe": 100, "green shoe": 200, "common": 20}
-    index = tmp_path_factory.mktemp("ann") / "index"
-    queries.build_index(np.array(list(corpus.values()), np.float32), index)
+    known = {"common": (20, [0.0, 1.0]), "red shoe": (100, [0.8, 0.6]), "green shoe": (200, [1.0, 0.0])}
+    folder = tmp_path_factory.mktemp("ann")
+    vectors = np.array([vector for _, vector in known.values()], np.float32)
+    corpus.write_block(folder, 0, vectors, np.array([at(minute) for minute, _ in known.values()]))
     titles = spark.createDataFrame(
         [("c", [1.0, 0.0]), ("d", [-1.0, 0.0]), ("a", [0.0, 1.0])], "item_id string, text array<float>"
     )
-    known = spark.createDataFrame(
-        [(row, query, at(first[query])) for row, query in enumerate(corpus)],
-        "query_row long, query string, first_asked long",
-    )
-    rows = queries.choose(table, past, queries.nearest_queries(titles, index), known).collect()
+    orphans = past.where("own is null and common is null").join(table, "request_id").join(titles, "item_id")
+    rows_of = spark.createDataFrame(list(enumerate(known)), "query_row long, query string")
+    rows = queries.choose(table, past, corpus.nearest_queries(orphans, folder), rows_of).collect()
     return {row["request_id"]: (row["query"], row["query_rule"]) for row in rows}
 
 
@@ -222,18 +220,3 @@ def chosen(spark, tmp_path_factory):
 )
 def test_query_rule(chosen, request_id, query, rule):
     assert chosen[request_id] == (query, rule)
-
-
-def test_a_large_corpus_is_searched_by_lists_and_still_finds_the_nearest(tmp_path, spark, monkeypatch):
-    monkeypatch.setattr(queries, "EXACT_BELOW", 1000)
-    vectors = np.random.default_rng(0).normal(size=(2000, 8)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    queries.build_index(vectors, tmp_path / "index")
-    titles = spark.createDataFrame(
-        [(f"i{k}", vectors[k].tolist()) for k in range(50)], "item_id string, text array<float>"
-    )
-    rows = queries.nearest_queries(titles, tmp_path / "index").collect()
-    best = {}
-    for row in sorted(rows, key=lambda row: row["distance"]):
-        best.setdefault(row["item_id"], row["query_row"])
-    assert best == {f"i{k}": k for k in range(50)}
