@@ -24,7 +24,7 @@ from torch import Tensor
 from models.batches import Batch, to_batch
 from models.ranking import RankingModel
 from models.rows import ItemVectors, Rows
-from models.zoo import ZOO, build_model, check_name
+from models.zoo import ZOO, build_model
 from uniscale.config import load_config
 from uniscale.hashing import hash_many
 from uniscale.samples import Feature, SampleSpec
@@ -164,8 +164,6 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     names = list(ZOO) if options.models == "all" else options.models.split(",")
-    for name in names:
-        check_name(name)
     print("| model | candidates | behaviours | list ms | point ms | ratio | list MiB | point MiB | ratio |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for name in names:

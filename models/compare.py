@@ -19,10 +19,10 @@ from models.data import Subset
 from models.evaluate import evaluate
 from models.judged import COMPARED
 from models.train import fingerprint, train
-from models.zoo import check_name
 from uniscale.artifacts import read_json
 from uniscale.config import Config, nearest, override
 from uniscale.errors import ConfigError
+from uniscale.model_sections import ModelName
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class System:
         """`model@rows`, then changed settings after commas: `hhsft@entire,model.hhsft.dref=false`.
 
         Raises:
-            ConfigError: not of that form, or unknown rows.
-            ModelError: an unknown model.
+            ConfigError: not of that form, unknown rows or an unknown model.
         """
         head, *settings = text.split(",")
         model, _, subset = head.partition("@")
@@ -49,7 +48,8 @@ class System:
         rows = next((known for known in subsets if known == subset), None)
         if rows is None:
             raise ConfigError(f"system {text!r} is not model@rows, e.g. hhsft@entire{nearest(subset, subsets)}")
-        check_name(model)
+        if model not in get_args(ModelName):
+            raise ConfigError(f"system {text!r}: model {model!r} is unknown{nearest(model, get_args(ModelName))}")
         return cls(text, model, rows, tuple(settings))
 
 

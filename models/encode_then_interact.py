@@ -15,24 +15,19 @@ from models.encoders import add_history, build_encoder, history_widths
 from models.heads import HEADS
 from models.heads.base import HeadSizes
 from models.inputs import Blocks, Widths
-from models.parts import look_up
 from uniscale.model_sections import ModelConfig
 from uniscale.samples import SampleSpec
 
 
 class EncodeThenInteract(nn.Module):
-    """Blocks to logits (N, T): histories are encoded, all blocks crossed, and read out.
-
-    Raises:
-        ModelError: an unknown backbone, encoder (`model.encoder`) or head (`model.head`).
-    """
+    """Blocks to logits (N, T): histories are encoded, all blocks crossed, and read out."""
 
     def __init__(self, backbone: str, spec: SampleSpec, widths: Widths, model: ModelConfig):
         super().__init__()
         self.encoder = build_encoder(widths, model)
         widths = history_widths(self.encoder, widths)
-        head = look_up(HEADS, "model.head =", model.head)
-        self.backbone = look_up(BACKBONES, "backbone", backbone)(head.embedded_widths(widths), model)
+        head = HEADS[model.head]
+        self.backbone = BACKBONES[backbone](head.embedded_widths(widths), model)
         self.head = head(HeadSizes(self.backbone.width, widths, len(spec.domains), len(spec.tasks), model))
 
     def forward(self, blocks: Blocks) -> Tensor:

@@ -26,7 +26,7 @@ from models.inputs import collisions
 from models.optimisers import Optimisers, task_losses
 from models.predict import predict_logits, stopping_value, validation
 from models.resume import State, load_best, load_checkpoint, save_best, save_checkpoint
-from models.zoo import build_model, check_name
+from models.zoo import build_model
 from uniscale import progress
 from uniscale.artifacts import atomic_folder, content_hash, source_hash, write_json
 from uniscale.config import Config
@@ -57,7 +57,6 @@ def train(config: Config, samples: Path, out: Path, name: str, subset: Subset, w
         DataError: samples that break their contract.
         ConfigError: CUDA asked for and absent.
     """
-    check_name(name)
     run = Run(config, Path(samples), name, subset, Path(work))
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         run.go()

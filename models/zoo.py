@@ -19,13 +19,13 @@ from models.inputs import Inputs, Widths
 from models.mdl import MDL, extra_embeddings
 from models.mtgr import MTGR
 from models.onetrans import OneTrans
-from models.parts import look_up
 from models.ranking import RankingModel
+from uniscale.config import nearest
 from uniscale.errors import ModelError
 from uniscale.model_sections import ModelConfig
 from uniscale.samples import SampleSpec
 
-__all__ = ["BACKBONES", "ENCODERS", "ENCODE_THEN_INTERACT", "HEADS", "ZOO", "build_model", "check_name"]
+__all__ = ["BACKBONES", "ENCODERS", "ENCODE_THEN_INTERACT", "HEADS", "ZOO", "build_model"]
 
 Builder = Callable[[SampleSpec, Widths, ModelConfig], nn.Module]
 
@@ -54,27 +54,19 @@ ZOO: dict[str, Builder] = {
 EXTRA: dict[str, Callable[[ModelConfig], dict[str, list[str]]]] = {"mdl": extra_embeddings}
 
 
-def check_name(name: str) -> None:
-    """Refuse a name outside the zoo.
-
-    Raises:
-        ModelError: no such model; the message has the nearest name.
-    """
-    look_up(ZOO, "model", name)
-
-
 def build_model(name: str, spec: SampleSpec, config: ModelConfig, seed: int) -> RankingModel:
     """A freshly initialised model; the same seed gives the same weights, whatever was drawn before.
 
     Raises:
-        ModelError: an unknown model, encoder or head, or a spec without any feature of the candidates.
+        ModelError: an unknown model, or a spec without any feature of the candidates.
     """
-    builder = look_up(ZOO, "model", name)
+    if name not in ZOO:
+        raise ModelError(f"model {name!r} is unknown{nearest(name, list(ZOO))}")
     if not spec.select("candidate") and not spec.content_dim + spec.text_dim:
         raise ModelError("the spec has no feature of the candidates: all candidates of a request would score the same")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         extra = EXTRA[name](config) if name in EXTRA else None
         inputs = Inputs(spec, config.embedding_dim, config.table_rows, seed, extra)
-        network = builder(spec, inputs.widths, config)
+        network = ZOO[name](spec, inputs.widths, config)
     return RankingModel(name, spec, config, inputs, network)

@@ -5,6 +5,7 @@ Loading is strict: an unknown or missing key is a `ConfigError` with its dotted 
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -181,6 +182,9 @@ def explain(problem: Any, root: type[Section], *below: str) -> str:
         return f"missing key {path}: every key must be there"
     if problem["type"] == "value_error":
         return f"{path}: {problem['ctx']['error']}".removeprefix(": ")
+    if problem["type"] == "literal_error":
+        known = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+        return f"{path} = {problem['input']!r} is unknown{nearest(str(problem['input']), known)}"
     return f"{path} = {problem['input']!r}: {problem['msg']}"
 
 
@@ -194,4 +198,4 @@ def _siblings(root: Any, loc: tuple[Any, ...]) -> list[str]:
 def nearest(name: str, known: Sequence[str]) -> str:
     """The end of an error message: the known name closest to a wrong one, or all known names."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(known)}"
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"

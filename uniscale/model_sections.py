@@ -6,6 +6,25 @@ from pydantic import Field, model_validator
 
 from uniscale.sections import Section
 
+# The names of models.zoo, so that a wrong one is refused before anything runs; a test holds them equal.
+ModelName = Literal[
+    "dlrm_mlp",
+    "dcnv2",
+    "autoint",
+    "hiformer",
+    "wukong",
+    "rankmixer",
+    "hhsft",
+    "onetrans",
+    "onetrans_d",
+    "onetrans_f",
+    "est",
+    "mdl",
+    "mtgr",
+]
+EncoderName = Literal["mean", "din", "stackdin", "transformer", "longer"]
+HeadName = Literal["single", "shared_bottom", "mmoe", "ple", "star", "hmoe", "pepnet"]
+
 
 class HHSFTConfig(Section):
     """HHSFT (UniScale 3.4); the switches are the ablations of its Tables 3 and 4."""
@@ -230,12 +249,12 @@ class MTGRConfig(Section):
 class ModelConfig(Section):
     """Which model, and the sizes of each."""
 
-    name: str = Field(description="an entry of models.zoo")
-    champion: str = Field(description="the model trained as first champion when the registry has none")
+    name: ModelName
+    champion: ModelName = Field(description="the model trained as first champion when the registry has none")
     embedding_dim: int = Field(ge=2)
     table_rows: int = Field(ge=16, description="rows of every id table; ids are taken modulo")
-    encoder: str = Field(description="sequence encoder, an entry of models.encoders")
-    head: str = Field(description="an entry of models.heads; hhsft brings its own")
+    encoder: EncoderName = Field(description="of the behaviours; unified models read them themselves")
+    head: HeadName = Field(description="over domains and tasks; hhsft, mdl and unified models bring their own")
     dropout: float = Field(ge=0, lt=1)
     hhsft: HHSFTConfig
     dlrm_mlp: DLRMConfig

@@ -8,7 +8,6 @@ from models.encoders.longer import Longer
 from models.encoders.mean import MeanPooling
 from models.encoders.transformer import TransformerEncoder
 from models.inputs import Blocks, Widths
-from models.parts import look_up
 from uniscale.model_sections import ModelConfig
 
 __all__ = [
@@ -34,13 +33,8 @@ ENCODERS: dict[str, type[Encoder]] = {
 
 
 def build_encoder(widths: Widths, model: ModelConfig) -> Encoder | None:
-    """The encoder that `model.encoder` names; None where the samples have no history.
-
-    Raises:
-        ModelError: no encoder of that name.
-    """
-    encoder = look_up(ENCODERS, "model.encoder =", model.encoder)
-    return encoder(widths, model) if widths.behaviour else None
+    """The encoder that `model.encoder` names; None where the samples have no history."""
+    return ENCODERS[model.encoder](widths, model) if widths.behaviour else None
 
 
 def history_widths(encoder: Encoder | None, widths: Widths) -> Widths:

@@ -8,7 +8,7 @@ from models.paper_tables import TABLES
 from models.zoo import ZOO
 from tests.models.small import small_config, small_samples
 from uniscale.config import override
-from uniscale.errors import ConfigError, ModelError
+from uniscale.errors import ConfigError
 
 SYSTEMS = [System.parse("dlrm_mlp@search"), System.parse("dlrm_mlp@entire,train.epochs=1")]
 
@@ -59,15 +59,15 @@ def test_the_pages_show_every_system_and_call_the_first_the_base(compared):
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "message"),
+    ("text", "message"),
     [
-        ("hhsft", ConfigError, "not model@rows"),
-        ("hhsft@entir", ConfigError, "did you mean entire"),
-        ("hhsf@entire", ModelError, "did you mean hhsft"),
+        ("hhsft", "not model@rows"),
+        ("hhsft@entir", "did you mean entire"),
+        ("hhsf@entire", "did you mean hhsft"),
     ],
 )
-def test_a_wrong_system_is_refused_with_the_remedy(text, error, message):
-    with pytest.raises(error, match=message):
+def test_a_wrong_system_is_refused_with_the_remedy(text, message):
+    with pytest.raises(ConfigError, match=message):
         System.parse(text)
 
 

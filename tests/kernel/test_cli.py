@@ -22,7 +22,8 @@ def test_starting_it_imports_nothing_heavy() -> None:
     ("arguments", "said"),
     [
         (("run", "--set", "train.epoch=1"), "did you mean epochs?"),
-        (("run", "--data", "moon"), "data.source = 'moon'"),
+        (("run", "--data", "moon"), "data.source = 'moon' is unknown"),
+        (("run", "--model", "hhsf"), "model.name = 'hhsf' is unknown; did you mean hhsft?"),
         (("run", "--data", "expedia"), "give the path with --input"),
         (("run", "--data", "logs", "--input", "/no/such/folder"), "does not exist"),
         (("run", "--config", "/no/such/file.yaml"), "no config file"),

@@ -22,6 +22,9 @@ def test_embedded_values_load() -> None:
         ("train.epochs", "--set takes key=value"),
         ("train.epochs=[", "not valid YAML"),
         ("train=3", "train = 3"),
+        ("model.champion=dcn", "model.champion = 'dcn' is unknown; did you mean dcnv2?"),
+        ("model.encoder=dinn", "model.encoder = 'dinn' is unknown; did you mean din?"),
+        ("model.head=moe", "model.head = 'moe' is unknown; did you mean mmoe?"),
     ],
 )
 def test_a_wrong_override_is_named(override: str, said: str) -> None:

@@ -1,6 +1,7 @@
 """Laws that every entry of the zoo obeys, with each sequence encoder and each head in some entry."""
 
 from itertools import cycle, islice
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from models.optimisers import Optimisers, task_losses
 from models.zoo import ENCODE_THEN_INTERACT, ENCODERS, HEADS, ZOO, build_model
 from tests.models.small import permute_candidates, small_config, small_model, some_rows
 from tests.sample_folder import SPEC
+from uniscale.model_sections import EncoderName, HeadName, ModelName
 
 
 def covering(*registries):
@@ -261,6 +263,11 @@ def fit(model, batch, steps, learning_rate=0.01, enough=0.0):
         if found[-1] < enough:
             break
     return found
+
+
+def test_a_configuration_takes_the_names_of_the_zoo_and_no_other():
+    for names, registry in ((ModelName, ZOO), (EncoderName, ENCODERS), (HeadName, HEADS)):
+        assert get_args(names) == tuple(registry)
 
 
 def test_building_a_model_leaves_the_global_generator_alone():

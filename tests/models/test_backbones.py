@@ -9,7 +9,7 @@ from models.batches import to_batch
 from models.inputs import Blocks, Widths
 from models.layers import mix_tokens
 from tests.models.small import small_config, small_model, some_rows
-from uniscale.errors import ModelError
+from uniscale.errors import ConfigError, ModelError
 
 NAMED = {"user": {"id": 4, "clicks": 1, "orders": 1, "price": 1}, "item": {"id": 4, "vector": 2}, "cross": {"pair": 2}}
 WIDTHS = Widths({"user": 7, "query": 3}, {"item": 6, "cross": 2}, 0, NAMED)
@@ -180,7 +180,7 @@ def test_relu_gates_leave_experts_out():
 
 @pytest.mark.parametrize(("key", "wrong", "near"), [("encoder", "dinn", "din"), ("head", "mmoee", "mmoe")])
 def test_an_unknown_part_is_refused_with_the_nearest_name(key, wrong, near):
-    with pytest.raises(ModelError, match=rf"model\.{key} = '{wrong}' is unknown; did you mean {near}\?"):
+    with pytest.raises(ConfigError, match=rf"model\.{key} = '{wrong}' is unknown; did you mean {near}\?"):
         small_model("dcnv2", f"model.{key}={wrong}")
     with pytest.raises(ModelError, match=r"model 'wukon' is unknown; did you mean wukong\?"):
         small_model("wukon")

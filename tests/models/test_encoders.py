@@ -11,7 +11,6 @@ from models.encoders import DIN, Longer, MeanPooling, StackDIN, TransformerEncod
 from models.inputs import Blocks, Widths
 from models.layers import MixedLinear
 from tests.models.small import small_config, some_rows
-from uniscale.errors import ModelError
 
 WIDTHS = Widths(request={}, candidate={"item": 5}, behaviour=3)
 MODEL = small_config().model
@@ -49,10 +48,8 @@ def test_din_is_the_activation_unit_on_every_pair_of_candidate_and_behaviour(blo
         torch.testing.assert_close(found[candidate], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_dataset_without_history_has_no_encoder_and_an_unknown_one_is_refused():
+def test_a_dataset_without_history_has_no_encoder():
     assert build_encoder(Widths({}, {"item": 5}, behaviour=0), MODEL) is None
-    with pytest.raises(ModelError, match=r"model\.encoder = 'dinn' is unknown; did you mean din"):
-        build_encoder(WIDTHS, MODEL.model_copy(update={"encoder": "dinn"}))
 
 
 def test_a_mixed_linear_is_a_linear_of_the_concatenation(blocks):
