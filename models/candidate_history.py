@@ -1,60 +1,51 @@
 """The candidate-specific behaviour sequence B_c: the K behaviours of a user's history that are closest to a candidate.
 
-Search as in EST 4 and 6.1.1 (the GSU): same category first, then content similarity, and the newest among equals. It
-has no parameters and never copies a history; what follows it pools behaviours by a mask or gathers K places.
+The general search unit of est.txt 3 and 6.1.1: behaviours of most shared category levels first, then the most similar
+by frozen content, and the newest among equals. It has no parameters and never copies a history; what follows it pools
+behaviours by a mask or picks K of them.
 
 Shapes: R requests, N candidates, C and L the longest candidate list and history, K behaviours kept.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from models.batches import Batch
-from models.inputs import Blocks
+from models.frozen_content import Content, strongest
+from models.inputs import Blocks, matched_columns
 from uniscale.samples import SampleSpec
 
-COSINE_STEPS = 4096  # cosines are compared in steps, so that rounding never decides between equal items
+LEVEL = 3.0  # a shared category level outweighs any difference of two cosines
 
 
 class CandidateHistory:
     """K behaviours a candidate.
 
     Args:
-        spec: tells which id columns are categories, and whether items have content or text vectors.
+        spec: tells which id columns are categories.
         length: K.
     """
 
     def __init__(self, spec: SampleSpec, length: int):
         self.length = length
-        self.content = spec.content_dim > 0
-        candidate, behaviour = spec.select("candidate", ("id",)), spec.select("behaviour", ("id",))
-        self.categories = [
-            (i, j)
-            for i, own in enumerate(candidate)
-            for j, seen in enumerate(behaviour)
-            if own.table == seen.table and own.table.startswith("category")
-        ]
+        ids = spec.select("candidate", ("id",))
+        self.categories = [(i, j) for i, j in matched_columns(spec) if ids[i].table.startswith("category")]
 
-    def ranks(self, batch: Batch) -> Tensor:
-        """Whole numbers (R, C, L), higher for closer behaviours, no two alike in a row; -1 where there is none."""
-        own = batch.candidate_content if self.content else batch.candidate_text
-        seen = batch.behaviour_content if self.content else batch.behaviour_text
-        cosine = batch.grid(F.normalize(own, dim=-1)) @ F.normalize(seen, dim=-1).transpose(1, 2)  # (R, C, L)
-        rank = ((cosine.float() + 1.0) * COSINE_STEPS).round().to(torch.int64)
+    def closest(self, batch: Batch, content: Content) -> tuple[Tensor, Tensor]:
+        """Places of the K closest in the history, the closest first, and which of them exist, (R, C, K) each."""
+        score = content.cosines
         for of_candidate, of_behaviour in self.categories:
             wanted = batch.grid(batch.candidate_ids[:, of_candidate : of_candidate + 1])  # (R, C, 1)
             same = (wanted == batch.behaviour_ids[:, :, of_behaviour].unsqueeze(1)) & (wanted != 0)
-            rank = rank + same * (4 * COSINE_STEPS)
-        length = rank.shape[-1]
-        rank = rank * length + torch.arange(length, device=rank.device)
-        return torch.where(batch.behaviour_mask.unsqueeze(1), rank, -1)
+            score = score + LEVEL * same
+        return strongest(score, batch.behaviour_mask.unsqueeze(1), self.length)
 
     def mask(self, batch: Batch) -> Tensor:
         """Which behaviours are a candidate's K closest, (R, C, L)."""
-        ranks = self.ranks(batch)
-        last = F.pad(ranks, (0, self.length), value=-1).topk(self.length).values[..., -1:]
-        return (ranks >= last) & (ranks >= 0)
+        place, found = self.closest(batch, Content.of(batch))
+        requests, width = batch.candidate_mask.shape
+        none = torch.zeros(requests, width, batch.behaviour_mask.shape[1], dtype=torch.int64, device=place.device)
+        return none.scatter_add(-1, place, found.to(torch.int64)) > 0
 
     def mean(self, blocks: Blocks) -> Tensor:
         """Mean of a candidate's K closest behaviours, (N, w); zero where there is none."""
@@ -62,8 +53,19 @@ class CandidateHistory:
         weights = among / among.sum(-1, keepdim=True).clamp(min=1)
         return blocks.batch.ungrid(weights.to(blocks.behaviours.dtype) @ blocks.behaviours)
 
-    def places(self, batch: Batch) -> Tensor:
-        """Places of the K closest in the history, oldest first, (N, K); L and above where there are fewer."""
-        ranks = F.pad(batch.ungrid(self.ranks(batch)), (0, self.length), value=-1)
-        ranks, places = ranks.topk(self.length)
-        return torch.where(ranks >= 0, places, batch.behaviour_mask.shape[1]).sort().values
+    def places(self, batch: Batch, content: Content) -> tuple[Tensor, Tensor]:
+        """Places of the K closest in the history, oldest first, and which of them exist, (N, K) each.
+
+        A place that does not exist is 0 and comes last.
+        """
+        place, found = (batch.ungrid(x) for x in self.closest(batch, content))
+        absent = batch.behaviour_mask.shape[1]
+        place = torch.where(found, place, absent).sort().values
+        found = place < absent
+        return place * found, found
+
+
+def pick(history: Tensor, place: Tensor, batch: Batch) -> Tensor:
+    """Behaviours of each candidate by their places: (R, L, w) and (N, K) to (N, K, w)."""
+    row = batch.request_of.unsqueeze(1) * history.shape[1] + place
+    return history.flatten(0, 1).index_select(0, row.flatten()).unflatten(0, (-1, place.shape[1]))

@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batches import Batch
+from models.candidate_history import CandidateHistory, pick
 from models.est_layers import Behaviours, ESTLayer, State
-from models.frozen_content import Content, Neighbours, Search, SemanticIds, pick, simtier
+from models.frozen_content import Content, Neighbours, SemanticIds, simtier
 from models.inputs import Blocks, Widths
 from models.layers import TokenLinear, mlp
 from uniscale.errors import ModelError
@@ -94,7 +95,7 @@ class EST(nn.Module):
         self.config = config
         content_width = spec.content_dim or spec.text_dim
         self.longest = spec.max_behaviours
-        self.search = Search(spec, config.candidate_behaviours)
+        self.search = CandidateHistory(spec, config.candidate_behaviours)
         self.semantic_ids = (
             SemanticIds(content_width, config.semantic_levels, config.semantic_codes, model.embedding_dim)
             if "semantic_id" in config.content
@@ -146,7 +147,7 @@ class EST(nn.Module):
             of_candidate.append(self.semantic_ids(content.own))
             seen = torch.cat([seen, self.semantic_ids(content.seen)], dim=-1)
 
-        place, found = self.search(batch, content)
+        place, found = self.search.places(batch, content)
         newest, user_mask = self.newest(batch)
         user_content = content.seen if newest is None else _rows(content.seen, newest)
         user = self.user_tokens(seen if newest is None else _rows(seen, newest))

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batches import Batch
-from models.frozen_content import Neighbours, pick
+from models.candidate_history import pick
+from models.frozen_content import Neighbours
 from models.layers import TokenFFN, TokenLinear
 from uniscale.model_sections import ESTConfig
 

@@ -1,4 +1,4 @@
-"""What EST takes from frozen content (est.txt 4.2, 5.4): searched behaviours, SimTier, semantic ids, CSA.
+"""What EST takes from frozen content (est.txt 4.2, 5.4): similarities, SimTier, semantic ids, CSA.
 
 Content enters as relations between items. Nothing here is learnt but the embeddings of semantic ids, and no gradient
 passes through a similarity. Content is the items' content vectors, or their text where a dataset has no content.
@@ -14,8 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batches import Batch
-from models.inputs import matched_columns
-from uniscale.samples import SampleSpec
 
 GRID = 2**16  # similarities are compared in steps of 1 / GRID, so that equal items tie whatever the order of summation
 EMPTY = -(2**62)
@@ -59,34 +57,6 @@ def strongest(scores: Tensor, valid: Tensor, k: int) -> tuple[Tensor, Tensor]:
     best, place = rank.topk(k)
     found = best != EMPTY
     return place * found, found
-
-
-class Search(nn.Module):
-    """The general search unit (est.txt 3): for each candidate the k behaviours of most shared category levels, the
-    most similar ones first among equals.
-    """
-
-    def __init__(self, spec: SampleSpec, k: int):
-        super().__init__()
-        self.k = k
-        ids = spec.select("candidate", ("id",))
-        self.categories = [(i, j) for i, j in matched_columns(spec) if ids[i].table.startswith("category")]
-
-    def forward(self, batch: Batch, content: Content) -> tuple[Tensor, Tensor]:
-        """Places (N, k) in the history of the candidate's request, and which of them exist (N, k)."""
-        score = content.cosines
-        for of_candidate, of_behaviour in self.categories:
-            wanted = batch.grid(batch.candidate_ids[:, of_candidate : of_candidate + 1])  # (R, C, 1)
-            same = (wanted == batch.behaviour_ids[:, :, of_behaviour].unsqueeze(1)) & (wanted != 0)
-            score = score + 3.0 * same  # one level outweighs any difference of cosines
-        place, found = strongest(score, batch.behaviour_mask.unsqueeze(1), self.k)  # (R, C, k)
-        return batch.ungrid(place), batch.ungrid(found)
-
-
-def pick(history: Tensor, place: Tensor, batch: Batch) -> Tensor:
-    """Behaviours of each candidate by their places: (R, L, w) and (N, k) to (N, k, w)."""
-    row = batch.request_of.unsqueeze(1) * history.shape[1] + place
-    return history.flatten(0, 1).index_select(0, row.flatten()).unflatten(0, (-1, place.shape[1]))
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as attend
 
-from models.candidate_history import CandidateHistory
+from models.candidate_history import CandidateHistory, pick
 from models.encoders.din import LocalActivation
+from models.frozen_content import Content
 from models.inputs import Blocks, Widths
 from models.layers import MixedLinear, RMSNorm
 from models.onetrans_block import OneTransBlock, pyramid, tail
@@ -116,9 +117,8 @@ class OneTrans(nn.Module):
         if self.history is None:
             return None
         if self.form == "full":
-            tokens = F.pad(self.history(blocks.behaviours), (0, 0, 0, 1))  # (R, L + 1, d), a zero at the end
-            places = self.search.places(batch).clamp(max=tokens.shape[1] - 1)
-            return tokens.flatten(0, 1)[batch.request_of.unsqueeze(1) * tokens.shape[1] + places]
+            place, found = self.search.places(batch, Content.of(batch))
+            return pick(self.history(blocks.behaviours), place, batch) * found.unsqueeze(-1)
         if self.din is None:
             pooled = self.search.mean(blocks)
         else:

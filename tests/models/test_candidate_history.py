@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from models.batches import to_batch
-from models.candidate_history import CandidateHistory
+from models.candidate_history import CandidateHistory, pick
 from models.encoders.din import LocalActivation
+from models.frozen_content import GRID, Content
 from models.inputs import Inputs
 from tests.models.small import some_rows
 from tests.sample_folder import SPEC
@@ -32,20 +33,23 @@ def closest(batch, candidate):
     for place in torch.nonzero(batch.behaviour_mask[request]).flatten().tolist():
         same = batch.behaviour_ids[request, place, SEEN_CATEGORY] == batch.candidate_ids[candidate, CATEGORY]
         cosine = own @ F.normalize(batch.behaviour_content[request, place], dim=0)
-        found.append((bool(same), round(float(cosine), 3), place))
+        found.append((bool(same), round(float(cosine) * GRID), place))
     return sorted(place for _, _, place in sorted(found)[-K:])
 
 
 def test_the_search_prefers_the_category_then_content_then_the_newest(batch):
     search = CandidateHistory(SPEC, K)
-    mask, places = batch.ungrid(search.mask(batch)), search.places(batch)
+    content = Content.of(batch)
+    mask, (places, found) = batch.ungrid(search.mask(batch)), search.places(batch, content)
+    nearest = batch.ungrid(search.closest(batch, content)[0])
     lengths = set()
     for candidate in range(batch.candidates):
         expected = closest(batch, candidate)
         lengths.add(len(expected))
         assert torch.nonzero(mask[candidate]).flatten().tolist() == expected
-        assert places[candidate].tolist()[: len(expected)] == expected
-        assert (places[candidate, len(expected) :] == batch.behaviour_mask.shape[1]).all()
+        assert places[candidate][found[candidate]].tolist() == expected
+        assert found[candidate].tolist() == [number < len(expected) for number in range(K)]
+        assert sorted(nearest[candidate].tolist()[: len(expected)]) == expected
     assert {0, K} <= lengths
 
 
@@ -56,13 +60,16 @@ def test_of_equal_behaviours_the_newest_is_taken_and_without_vectors_the_newest_
     empty = torch.zeros(1, 5, 0)
     batch = blank(
         candidate_ids=torch.tensor([[1, 7, 1]]),
+        candidate_content=torch.zeros(1, 0),
         candidate_text=torch.zeros(1, 0),
         behaviour_ids=torch.stack([torch.ones_like(category), category], dim=-1),
+        behaviour_content=empty,
         behaviour_text=empty,
         behaviour_mask=mask,
     )
-    assert CandidateHistory(spec, 3).places(batch).tolist() == [[0, 2, 3]]
-    assert CandidateHistory(spec, 1).places(batch).tolist() == [[2]]
+    content = Content.of(batch)
+    assert CandidateHistory(spec, 3).places(batch, content)[0].tolist() == [[0, 2, 3]]
+    assert CandidateHistory(spec, 1).places(batch, content)[0].tolist() == [[2]]
 
 
 def blank(**values):
@@ -72,6 +79,14 @@ def blank(**values):
     names = Batch.__dataclass_fields__
     defaults = {"slot": torch.tensor([0]), "candidate_mask": torch.ones(1, 1, dtype=torch.bool)}
     return Batch(**{name: values.get(name, defaults.get(name)) for name in names})
+
+
+def test_pick_reads_each_candidates_own_history(batch):
+    history = torch.randn(*batch.behaviour_mask.shape, 3)
+    place = torch.randint(0, history.shape[1], (batch.candidates, 2))
+    found = pick(history, place, batch)
+    for candidate in range(0, batch.candidates, 9):
+        assert torch.equal(found[candidate], history[batch.request_of[candidate]][place[candidate]])
 
 
 def test_pooling_reads_the_closest_behaviours_alone(batch):

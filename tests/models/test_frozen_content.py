@@ -1,4 +1,4 @@
-"""What EST takes from frozen content, recomputed by hand: search, SimTier, content sparse attention, semantic ids."""
+"""What EST takes from frozen content, recomputed by hand: SimTier, content sparse attention, semantic ids."""
 
 from dataclasses import replace
 
@@ -8,11 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from models.batches import to_batch
-from models.frozen_content import GRID, Content, Neighbours, Search, SemanticIds, pick, simtier, strongest
+from models.frozen_content import GRID, Content, Neighbours, SemanticIds, simtier, strongest
 from tests.models.small import some_rows
 from tests.sample_folder import SPEC
-
-CATEGORY, SEEN_CATEGORY = 1, 1  # item_category_1 among the candidates' ids, behaviour_category_1 among the behaviours'
 
 
 @pytest.fixture(scope="module")
@@ -33,28 +31,6 @@ def test_the_strongest_are_the_highest_valid_ones_and_ties_go_to_the_later_place
     assert place.tolist() == [[1, 2, 0]]
     place, found = strongest(scores, torch.tensor([[False, True, False, False, False]]), 3)
     assert (place.tolist(), found.tolist()) == ([[1, 0, 0]], [[True, False, False]])
-
-
-def test_the_search_takes_the_same_category_first_and_then_the_most_similar(batch):
-    k = 4
-    place, found = Search(SPEC, k)(batch, Content.of(batch))
-    assert place.shape == found.shape == (batch.candidates, k)
-    own, seen = F.normalize(batch.candidate_content, dim=-1), F.normalize(batch.behaviour_content, dim=-1)
-    for candidate in range(0, batch.candidates, 5):
-        request = int(batch.request_of[candidate])
-        length = int(batch.behaviour_mask[request].sum())
-        same = batch.behaviour_ids[request, :length, SEEN_CATEGORY] == batch.candidate_ids[candidate, CATEGORY]
-        cosine = ((seen[request, :length] @ own[candidate]) * GRID).round()
-        order = sorted(range(length), key=lambda i: (bool(same[i]), float(cosine[i]), i), reverse=True)[:k]
-        assert place[candidate][found[candidate]].tolist() == order
-
-
-def test_pick_reads_each_candidates_own_history(batch):
-    history = torch.randn(*batch.behaviour_mask.shape, 3)
-    place = torch.randint(0, history.shape[1], (batch.candidates, 2))
-    found = pick(history, place, batch)
-    for candidate in range(0, batch.candidates, 9):
-        assert torch.equal(found[candidate], history[batch.request_of[candidate]][place[candidate]])
 
 
 def test_csa_with_k_equal_to_the_length_is_g_times_b():  # eq. 1
