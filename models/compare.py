@@ -21,7 +21,7 @@ from models.judged import COMPARED
 from models.train import fingerprint, train
 from uniscale.artifacts import read_json
 from uniscale.config import Config, nearest, override
-from uniscale.errors import ConfigError
+from uniscale.errors import ConfigError, ModelError
 from uniscale.model_sections import ModelName
 
 
@@ -72,10 +72,12 @@ def compare(config: Config, data: Mapping[int, Data], systems: Sequence[System],
 
     Returns:
         JSON-able: `base`, `seeds`, and for each of `systems` its description, `measures` (mean and
-        each seed's value), `differences` to the base (see `difference_over_seeds`), parameters, FLOPs a sample.
+        each seed's value), `differences` to the base (see `difference_over_seeds`), parameters, FLOPs a sample;
+        `not_run` holds the reason of each system whose model refuses the data or whose training diverges.
 
     Raises:
         ConfigError: fewer than two systems, a label given twice, or a setting that does not exist.
+        ModelError: the base cannot be trained.
     """
     labels = [system.label for system in systems]
     if len(labels) < 2 or len(set(labels)) < len(labels):
@@ -86,19 +88,31 @@ def compare(config: Config, data: Mapping[int, Data], systems: Sequence[System],
         for system in systems
     }
     found: dict[str, list[dict[str, Any]]] = {label: [] for label in labels}
+    refused: dict[str, str] = {}
     for place, (seed, of_seed) in enumerate(data.items()):
         base: Path | None = None
         for system in systems:
             print(f"seed {seed} ({place + 1} of {len(data)}): {system.label}", flush=True)
             chosen = configs[seed, system.label]
-            model = _trained(chosen, of_seed.samples, system, Path(out))
+            if system.label in refused:
+                continue
+            try:
+                model = _trained(chosen, of_seed.samples, system, Path(out))
+            except ModelError as error:
+                if base is None:
+                    raise
+                print(f"{system.label}: not run, {error}", flush=True)
+                refused[system.label] = str(error)
+                continue
             found[system.label].append(_judged(chosen, of_seed, model, base, Path(out)))
             base = base or model
+    run = [system for system in systems if system.label not in refused]
     return {
         "base": labels[0],
         "seeds": list(data),
         "confidence": config.gate.confidence,
-        "systems": [_summary(system, found[system.label], config.gate.confidence) for system in systems],
+        "systems": [_summary(system, found[system.label], config.gate.confidence) for system in run],
+        "not_run": refused,
     }
 
 

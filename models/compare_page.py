@@ -21,6 +21,7 @@ def markdown(comparison: Mapping[str, Any]) -> str:
         for name in shown:
             cells += [_number(system["measures"][name]["mean"]), _gain(system, name)]
         lines.append(_line(cells))
+    lines += [_line([label, f"not run: {why}", *[""] * (len(head) - 2)]) for label, why in _not_run(comparison)]
     return "\n".join([*lines, "", _reading(comparison), ""])
 
 
@@ -40,6 +41,10 @@ def page(comparison: Mapping[str, Any], title: str) -> str:
                 f'{difference_cells(value, scale)}<td class="soft">{by_seed}</td>'
                 f'<td class="n">{"" if paper is None else f"{paper / 100:+.4f}"}</td></tr>'
             )
+        rows += [
+            f'<tr><td>{escape(label)}</td><td colspan="6" class="soft">not run: {escape(why)}</td></tr>'
+            for label, why in _not_run(comparison)
+        ]
         head = '<th>system</th><th class="n">mean</th><th class="n">difference</th><th class="n">interval</th><th></th>'
         head += '<th>by seed</th><th class="n">paper</th>'
         parts.append(f'<h2>{escape(name)}</h2><div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>')
@@ -49,6 +54,11 @@ def page(comparison: Mapping[str, Any], title: str) -> str:
         f"<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1><p>{escape(_reading(comparison))}</p>"
         f"{''.join(parts)}</body></html>\n"
     )
+
+
+def _not_run(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Systems without numbers, and why."""
+    return list(comparison["not_run"].items())
 
 
 def _shown(comparison: Mapping[str, Any]) -> list[str]:

@@ -9,12 +9,12 @@ COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700")
 Series = dict[str, list[tuple[float, float]]]  # name -> points (x, y)
 
 
-def page(title: str, charts: Sequence[tuple[str, str, Series]]) -> str:
-    """An HTML page of line charts, each given as (heading, x label, series)."""
+def page(title: str, charts: Sequence[tuple[str, str, Series]], more: str = "") -> str:
+    """An HTML page of line charts, each given as (heading, x label, series), and more HTML below them."""
     drawn = "\n".join(f"<h2>{escape(heading)}</h2>\n{chart(series, label)}" for heading, label, series in charts)
     style = "body{font:15px system-ui;max-width:700px;margin:2em auto}text{font:11px system-ui;fill:#57606a}"
     head = f'<!doctype html><meta charset="utf-8"><title>{escape(title)}</title><style>{style}</style>'
-    return f"{head}<h1>{escape(title)}</h1>\n{drawn}\n"
+    return f"{head}<h1>{escape(title)}</h1>\n{drawn}\n{more}\n"
 
 
 def chart(series: Series, x_label: str) -> str:

@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.batches import Batch, to_batch
+from models.distributed import World
 from models.rows import ItemVectors, Rows, rows_from_arrow
 from uniscale.artifacts import read_json
 from uniscale.errors import DataError
@@ -120,6 +122,16 @@ class Reader:
 
     Files are shuffled and read in buffers of about `buffer_samples` candidates, requests are shuffled within a
     buffer. Data that fit in one buffer are read once and stay in memory.
+
+    Args:
+        samples: the samples folder.
+        split: of its manifest.
+        subset: see `restrict`.
+        batch_samples: candidates a batch, over all ranks.
+        seed: of the order.
+        buffer_samples: candidates a buffer.
+        by_time: requests in order of time instead, a buffer a day.
+        world: a rank reads its share of every batch.
     """
 
     def __init__(
@@ -130,12 +142,15 @@ class Reader:
         batch_samples: int,
         seed: int,
         buffer_samples: int = 1 << 20,
+        by_time: bool = False,
+        world: World | None = None,
     ):
         self.spec = SampleSpec.load(samples)
         self.vectors = ItemVectors.load(samples, self.spec)
         self.files = row_files(samples, split, subset, self.spec)
         self.subset: Subset = subset
         self.batch_samples, self.seed, self.buffer_samples = batch_samples, seed, buffer_samples
+        self.by_time, self.world = by_time, world or World()
         self._kept: Rows | None = None
 
     @property
@@ -157,13 +172,25 @@ class Reader:
         buffers = self._buffers(start.epoch)
         for number in range(start.buffer, len(buffers)):
             rows = self._read(buffers[number])
-            order = np.random.default_rng([self.seed, start.epoch, number]).permutation(rows.requests)
+            if self.by_time:
+                order = np.argsort(rows.ts, kind="stable")
+            else:
+                order = np.random.default_rng([self.seed, start.epoch, number]).permutation(rows.requests)
             chunks = list(_chunks(order, rows.offsets, self.batch_samples))
             for place in range(start.batch if number == start.buffer else 0, len(chunks)):
-                after = Position(start.epoch, number, place + 1)
-                yield after, to_batch(rows.take(chunks[place]), self.vectors)
+                after, requests = Position(start.epoch, number, place + 1), chunks[place]
+                batch = to_batch(rows.take(self.world.share(requests)), self.vectors)
+                yield after, self.world.idle(batch, len(requests))
+
+    def in_time(self, keys: tuple[str, ...]) -> Iterator[Rows]:
+        """The rows of each buffer of a reader `by_time`, in the order of its batches, with keys."""
+        for files in self._buffers(0):
+            rows = read_rows(files, self.spec, self.subset, keys)
+            yield rows.take(np.argsort(rows.ts, kind="stable"))
 
     def _buffers(self, epoch: int) -> list[list[RowFile]]:
+        if self.by_time:
+            return [list(files) for _, files in groupby(self.files, key=lambda file: file.path.parent.parent.name)]
         if self.stored_candidates <= self.buffer_samples:
             return [self.files]
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.files))

@@ -2,32 +2,45 @@
 tables.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.batches import Batch
+from models.distributed import World
 from models.embeddings import RowwiseAdagrad
 from models.ranking import RankingModel
 from uniscale.sections import TrainConfig
 
 
-def task_losses(logits: Tensor, batch: Batch) -> Tensor:
-    """Binary cross-entropy of each task (UniScale 3.4.3), averaged over the weights of its labels: (T,)."""
+def task_losses(logits: Tensor, batch: Batch, weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of each task (UniScale 3.4.3), averaged over the weights of its labels: (T,).
+
+    `weight` is their sum (T,) where the batch is a share of a larger one.
+    """
+    weight = batch.weights.sum(0) if weight is None else weight
     losses = F.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="none")  # (N, T)
-    return (losses * batch.weights).sum(0) / batch.weights.sum(0).clamp(min=1e-12)
+    return (losses * batch.weights).sum(0) / weight.clamp(min=1e-12)
 
 
 class Optimisers:
     """The dense optimiser and row-wise Adagrad stepping together, with one warm-up and loss scaling for float16.
 
     Gradients of the dense part are clipped to a global norm; row-wise Adagrad divides by its own gradients' size, so
-    the tables need none. Biases and norms are not decayed.
+    the tables need none. Biases and norms are not decayed. With `train.ema` the dense weights have a running average,
+    w̄ ← β w̄ + (1 − β) w with β = min(ema, (1 + n) / (10 + n)) at step n, so that the start is soon forgotten.
     """
 
-    def __init__(self, model: RankingModel, config: TrainConfig, device: torch.device, half: bool):
-        self.config = config
-        table = model.inputs.tables.weight
+    OWNERS = ("dense.", "sparse.", "average.")  # how the names of `tensors` begin
+
+    def __init__(
+        self, model: RankingModel, config: TrainConfig, device: torch.device, half: bool, world: World | None = None
+    ):
+        self.config, self.world = config, world or World()
+        self.table = table = model.inputs.tables.weight
         named = [(name, p) for name, p in model.named_parameters() if p is not table]
         self.parameters = [p for _, p in named]
         plain = {name for name, p in named if name.endswith("bias") or p.ndim < 2}
@@ -42,10 +55,13 @@ class Optimisers:
             self.dense = torch.optim.RMSprop(groups, lr=config.learning_rate, alpha=config.rmsprop_alpha)
         self.sparse = RowwiseAdagrad([table], lr=config.embedding_learning_rate)
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self.average = [p.detach().clone() for p in self.parameters] if config.ema else []
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of a loss, scaled where float16 needs it."""
+        """Gradients of a loss, scaled where float16 needs it; those of the tables from all ranks."""
         self.scaler.scale(loss).backward()
+        if self.table.grad is not None:
+            self.table.grad = self.world.gather_rows(self.table.grad)
 
     def step(self, number: int) -> Tensor:
         """Clip, update and clear; `number` counts from 0 and sets the warm-up. Returns the norm before clipping."""
@@ -62,7 +78,28 @@ class Optimisers:
             self.scaler.update()
         self.dense.zero_grad()
         self.sparse.zero_grad()
+        if self.average:
+            share = min(self.config.ema, (1 + number) / (10 + number))
+            with torch.no_grad():
+                for mean, parameter in zip(self.average, self.parameters, strict=True):
+                    mean.lerp_(parameter, 1.0 - share)
         return norm
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The running average in the place of the dense weights, for as long as the context lasts."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for own, other in zip(self.parameters, self.average, strict=False):
+            kept = own.clone()
+            own.copy_(other)
+            other.copy_(kept)
 
     @torch.no_grad()
     def reset_sparse(self, start: Tensor) -> None:
@@ -78,7 +115,7 @@ class Optimisers:
             for name, optimiser in (("dense", self.dense), ("sparse", self.sparse))
             for index, state in optimiser.state_dict()["state"].items()
             for key, value in state.items()
-        }
+        } | {f"average.{index}.value": value for index, value in enumerate(self.average)}
 
     def restore(self, tensors: dict[str, Tensor], scaler: dict[str, float]) -> None:
         """Inverse of `tensors`, and the state of the loss scaling."""
@@ -89,5 +126,7 @@ class Optimisers:
                 if owner == name:
                     state.setdefault(int(index), {})[key] = value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        for place, mean in enumerate(self.average):
+            mean.copy_(tensors[f"average.{place}.value"])
         if scaler:
             self.scaler.load_state_dict(scaler)

@@ -6,6 +6,7 @@ whole or not at all; the newest one counts. `best.safetensors` beside them holds
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.data import Position
+from models.distributed import World
 from models.optimisers import Optimisers
 from uniscale.artifacts import atomic_folder, read_json, write_json
 
@@ -37,38 +39,62 @@ class State:
     epochs: list[dict[str, Any]] = field(default_factory=list)  # validation after each epoch
 
 
-def save_checkpoint(work: Path, state: State, model: nn.Module, optimisers: Optimisers) -> None:
-    """Write a checkpoint, then remove the older ones."""
+def save_checkpoint(
+    work: Path, state: State, model: nn.Module, optimisers: Optimisers, more: Mapping[str, Tensor], world: World
+) -> None:
+    """Write a checkpoint with more tensors beside the optimisers', then remove the older ones; rank 0 writes.
+
+    Every rank calls it: each has random generators of its own.
+    """
+    drawn = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        drawn["cuda"] = torch.cuda.get_rng_state()
+    device = optimisers.table.device
+    generators = {
+        f"rng.{name}.{rank}": one.cpu()
+        for name, own in drawn.items()
+        for rank, one in enumerate(world.gather(own.to(device)))
+    }
+    if world.rank == 0:
+        _write(work, state, model, optimisers, {**more, **generators})
+    world.wait()
+
+
+def _write(work: Path, state: State, model: nn.Module, optimisers: Optimisers, more: Mapping[str, Tensor]) -> None:
     folder = Path(work) / f"step-{state.step:08d}-{state.position.epoch}"
     with atomic_folder(folder) as scratch:
         save_file(_plain(model.state_dict()), scratch / "model.safetensors")
-        tensors = _plain(optimisers.tensors()) | {"rng.cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            tensors["rng.cuda"] = torch.cuda.get_rng_state()
-        save_file(tensors, scratch / "optimiser.safetensors")
+        save_file(_plain({**optimisers.tensors(), **more}), scratch / "optimiser.safetensors")
         write_json(scratch / "state.json", {**asdict(state), "scaler": optimisers.scaler.state_dict()})
     for other in _checkpoints(work):
         if other != folder:
             shutil.rmtree(other)
 
 
-def load_checkpoint(work: Path, fingerprint: str, model: nn.Module, optimisers: Optimisers) -> State:
+def load_checkpoint(
+    work: Path, fingerprint: str, model: nn.Module, optimisers: Optimisers, world: World
+) -> tuple[State, dict[str, Tensor]]:
     """Bring model, optimisers and random generators back to the newest checkpoint of the same run.
 
     A checkpoint of another configuration, other samples or other source code is not this run's: it starts anew.
+
+    Returns:
+        The state, and the tensors that were saved beside the optimisers'.
     """
     found = _checkpoints(work)
     raw: dict[str, Any] = read_json(found[-1] / "state.json") if found else {"fingerprint": None}
     if raw["fingerprint"] != fingerprint:
-        return State(fingerprint)
+        return State(fingerprint), {}
     model.load_state_dict(load_file(found[-1] / "model.safetensors"))
     tensors = load_file(found[-1] / "optimiser.safetensors")
-    torch.set_rng_state(tensors.pop("rng.cpu"))
-    cuda = tensors.pop("rng.cuda", None)
-    if cuda is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(cuda)
-    optimisers.restore(tensors, raw.pop("scaler"))
-    return State(**{**raw, "position": Position(*raw["position"])})
+    if f"rng.cpu.{world.rank}" in tensors:  # absent where more processes resume than had started
+        torch.set_rng_state(tensors[f"rng.cpu.{world.rank}"])
+    if f"rng.cuda.{world.rank}" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[f"rng.cuda.{world.rank}"])
+    owned = {name: tensors.pop(name) for name in list(tensors) if name.startswith(optimisers.OWNERS)}
+    optimisers.restore(owned, raw.pop("scaler"))
+    more = {name: value for name, value in tensors.items() if not name.startswith("rng.")}
+    return State(**{**raw, "position": Position(*raw["position"])}), more
 
 
 def save_best(work: Path, model: nn.Module) -> None:

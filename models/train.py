@@ -15,16 +15,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from models.batches import Batch, to_batch
 from models.calibrate import fit_platt
 from models.checkpoint import load_model, save_model
+from models.costs import costs_html, flops_per_sample, matmul_peak, speed
 from models.curves import page
 from models.data import Position, Reader, Subset, prefetch, read_rows, row_files
+from models.distributed import World, world_of
 from models.inputs import collisions
+from models.next_batch import NextBatch
 from models.optimisers import Optimisers, task_losses
 from models.predict import predict_logits, stopping_value, validation
+from models.recompute import recompute_layers
 from models.resume import State, load_best, load_checkpoint, save_best, save_checkpoint
 from models.zoo import build_model
 from uniscale import progress
@@ -37,7 +40,7 @@ CURVE_POINTS = 20  # batches between points of the training curve
 
 
 def train(config: Config, samples: Path, out: Path, name: str, subset: Subset, work: Path) -> dict[str, Any]:
-    """Train one model and write its folder.
+    """Train one model and write its folder; under `torchrun` every process calls this and the first one writes.
 
     Args:
         config: sections model and train, and the seed.
@@ -55,18 +58,21 @@ def train(config: Config, samples: Path, out: Path, name: str, subset: Subset, w
         ModelError: an unknown name, a `sparse_start` that is no model or does not fit, or a loss that is not a number
             (with the batch and the feature to blame).
         DataError: samples that break their contract.
-        ConfigError: CUDA asked for and absent.
+        ConfigError: CUDA asked for and absent, or next-batch evaluation in several processes.
     """
-    run = Run(config, Path(samples), name, subset, Path(work))
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        run.go()
-        run.calibrate()
-        report = run.report()
-    with atomic_folder(Path(out)) as scratch:
-        save_model(run.model, scratch, config.seed, report)
-        write_json(scratch / "curves.json", {"steps": run.state.curve, "epochs": run.state.epochs})
-        (scratch / "curves.html").write_text(curves_page(run.state, run.model.spec.tasks, name))
-    shutil.rmtree(work, ignore_errors=True)
+    with world_of(resolve_device(config.train.device)) as world:
+        run = Run(config, Path(samples), name, subset, Path(work), world)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            run.go()
+            run.calibrate()
+            report = run.report()
+        world.wait()
+        if world.rank == 0:
+            with atomic_folder(Path(out)) as scratch:
+                save_model(run.model, scratch, config.seed, report)
+                write_json(scratch / "curves.json", {"steps": run.state.curve, "epochs": run.state.epochs})
+                (scratch / "curves.html").write_text(curves_page(run.state, run.model.spec.tasks, name, report))
+            shutil.rmtree(work, ignore_errors=True)
     return report
 
 
@@ -114,13 +120,28 @@ def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
 class Run:
     """One training: its model, optimisers, data and state."""
 
-    def __init__(self, config: Config, samples: Path, name: str, subset: Subset, work: Path):
-        self.config, self.work = config, work
+    def __init__(
+        self, config: Config, samples: Path, name: str, subset: Subset, work: Path, world: World | None = None
+    ):
+        self.config, self.work, self.world = config, work, world or World()
+        if config.train.next_batch and self.world.size > 1:
+            raise ConfigError(
+                "train.next_batch keeps predictions in order and takes one process: start it without torchrun"
+            )
+        self.next_batch = NextBatch()
         self.name, self.subset = name, subset
         self.state = State(fingerprint(config, samples, name, subset))
         self.device = resolve_device(config.train.device)
         self.spec = SampleSpec.load(samples)
-        self.reader = Reader(samples, "train", subset, config.train.batch_samples, config.seed)
+        self.reader = Reader(
+            samples,
+            "train",
+            subset,
+            config.train.batch_samples,
+            config.seed,
+            by_time=config.train.next_batch,
+            world=self.world,
+        )
         held_out = row_files(samples, "valid", "search", self.spec)
         self.valid = read_rows(held_out, self.spec, "search", keys=("user_id", "query"))
         first = self.reader.first_buffer()
@@ -140,13 +161,19 @@ class Run:
         reset = config.train.sparse_reset
         self.sparse_start = self.model.inputs.tables.weight.detach().clone() if reset else None  # θ_s⁰ of EST 5.5
         half = config.train.precision == "float16" and self.device.type == "cuda"
-        self.optimisers = Optimisers(self.model, config.train, self.device, half)
+        self.optimisers = Optimisers(self.model, config.train, self.device, half, self.world)
+        if config.train.recompute:
+            recompute_layers(self.model.network)
+        self.forward = self.world.wrap(self.model, "inputs.tables.weight")
+        if config.train.compile and self.device.type == "cuda":
+            self.forward.compile(dynamic=True)
 
     def go(self, stop_before: int | None = None) -> None:
         """Train to the end, or until just before a step (as a killed process would)."""
         train = self.config.train
-        torch.manual_seed(self.config.seed)
-        self.state = load_checkpoint(self.work, self.state.fingerprint, self.model, self.optimisers)
+        torch.manual_seed(self.config.seed + self.world.rank)
+        self.state, kept = load_checkpoint(self.work, self.state.fingerprint, self.model, self.optimisers, self.world)
+        self.next_batch.restore(kept)
         state = self.state
         if state.step:
             print(f"{self.name}: going on from step {state.step}", flush=True)
@@ -167,9 +194,9 @@ class Run:
                     return
                 state.position = entry[0]
                 loss = self.step(entry[1])
-                shown.advance(entry[1].candidates, f"loss {loss:.4f}")
+                shown.advance(state.samples - shown.done, f"loss {loss:.4f}")
                 if state.step % train.checkpoint_batches == 0:
-                    save_checkpoint(self.work, state, self.model, self.optimisers)
+                    self.save()
             self.end_epoch()
         shown.finish(f"best epoch {state.best_epoch + 1}")
         load_best(self.work, self.model)
@@ -182,20 +209,26 @@ class Run:
         self.model.calibrate({task: {"a": c.a, "b": c.b} for task, c in fitted.items()})
 
     def step(self, batch: Batch) -> float:
-        """One update; returns the summed loss."""
+        """One update; returns the loss summed over tasks, of the global batch."""
         train, state = self.config.train, self.state
         autocast = train.precision != "float32" and self.device.type == "cuda"
         with self.clock("data"):
             batch = batch.to(self.device)
+            count = torch.tensor([batch.candidates if batch.weights.any() else 0], device=self.device)
+            totals = self.world.sum(torch.cat([batch.weights.sum(0), count]))
+        if train.next_batch:
+            with self.clock("validation"):
+                self.next_batch.predict(self.model, batch)
         with self.clock("forward"):
             with torch.autocast(self.device.type, getattr(torch, train.precision), enabled=autocast):
-                logits = self.model(batch)
-            losses = task_losses(logits, batch)
+                logits = self.forward(batch)
+            own = task_losses(logits, batch, totals[:-1])
+            losses = self.world.sum(own.detach())
             loss = losses.sum()
         if not loss.isfinite():
             raise ModelError(self.blame(f"the loss is {loss.item()}", batch))
         with self.clock("backward"):
-            self.optimisers.backward(loss)
+            self.optimisers.backward(own.sum())
         with self.clock("optimiser"):
             norm = self.optimisers.step(state.step)
         if not self.optimisers.scaler.is_enabled() and not norm.isfinite():
@@ -203,13 +236,17 @@ class Run:
         if state.step % CURVE_POINTS == 0:
             state.curve.append({"step": state.step, **self.by_task(losses)})
         state.step += 1
-        state.samples += batch.candidates
-        return float(loss.detach())
+        state.samples += int(totals[-1])
+        return float(loss)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(self.work, self.state, self.model, self.optimisers, self.next_batch.tensors(), self.world)
 
     def end_epoch(self) -> None:
         """Validate, keep the best weights, write a checkpoint."""
         state = self.state
-        with self.clock("validation"):
+        with self.clock("validation"), self.optimisers.averaged():
             logits = predict_logits(self.model, self.valid, self.reader.vectors)
             measures = validation(self.valid.labels, logits, self.valid)
         followed, value = stopping_value(measures, self.spec.tasks[0])
@@ -217,42 +254,43 @@ class Run:
         state.stale_epochs += 1
         if state.best is None or value > state.best:
             state.best, state.best_epoch, state.stale_epochs = value, state.position.epoch, 0
-            save_best(self.work, self.model)
-        print(f"{self.name}: epoch {state.position.epoch + 1}, validation {followed} {value:.4f}", flush=True)
+            if self.world.rank == 0:
+                with self.optimisers.averaged():
+                    save_best(self.work, self.model)
+        if self.world.rank == 0:
+            print(f"{self.name}: epoch {state.position.epoch + 1}, validation {followed} {value:.4f}", flush=True)
         state.position = Position(state.position.epoch + 1, 0, 0)
-        save_checkpoint(self.work, state, self.model, self.optimisers)
+        self.save()
 
     def report(self) -> dict[str, Any]:
         """What the training cost and reached."""
         state, table = self.state, self.model.inputs.tables.weight.numel()
-        spent = {phase: state.seconds.get(phase, 0.0) for phase in ("data", "forward", "backward", "optimiser")}
+        train = self.config.train
+        precision = train.precision if self.device.type == "cuda" else "float32"
+        flops = flops_per_sample(self.model, to_batch(self.few, self.reader.vectors).to(self.device))
+        peak = matmul_peak(self.device, getattr(torch, precision))
         return {
             "subset": self.subset,
             "device": str(self.device),
-            "precision": self.config.train.precision if self.device.type == "cuda" else "float32",
+            "processes": self.world.size,
+            "precision": precision,
             "epochs": len(state.epochs),
             "best_epoch": state.best_epoch + 1,
             "validation": state.epochs[state.best_epoch],
             "steps": state.step,
             "samples": state.samples,
             "samples_per_epoch": state.samples // max(len(state.epochs), 1),
-            "samples_per_second": round(state.samples / max(sum(spent.values()), 1e-9), 1),
+            **speed(state.seconds, state.samples, flops, peak, self.world.size),
             "seconds": {phase: round(value, 3) for phase, value in state.seconds.items()},
             "parameters": {"dense": sum(p.numel() for p in self.model.parameters()) - table, "embedding": table},
-            "forward_flops_per_sample": self.flops_per_sample(),
+            "forward_flops_per_sample": flops,
+            "next_batch": self.next_batch.measure(self.reader) if train.next_batch else None,
             "embedding_collisions": self.collisions,
             "sparse": {
-                "start": self.config.train.sparse_start or "random",
-                "reset_each_epoch": self.config.train.sparse_reset,
+                "start": train.sparse_start or "random",
+                "reset_each_epoch": train.sparse_reset,
             },
         }
-
-    def flops_per_sample(self) -> int:
-        """Multiply-adds of matrix products counted twice, by torch's counter, of one forward pass a candidate."""
-        batch = to_batch(self.few, self.reader.vectors).to(self.device)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self.model(batch)
-        return round(counter.get_total_flops() / batch.candidates)
 
     def blame(self, problem: str, batch: Batch) -> str:
         """The message of a training that cannot go on: where, which input, what is left."""
@@ -287,12 +325,13 @@ def guilty_feature(batch: Batch, spec: SampleSpec) -> str | None:
     return next((name for name in vectors if not getattr(batch, name).isfinite().all()), None)
 
 
-def curves_page(state: State, tasks: tuple[str, ...], name: str) -> str:
-    """HTML of the loss along the steps and the validation measures along the epochs."""
+def curves_page(state: State, tasks: tuple[str, ...], name: str, report: dict[str, Any]) -> str:
+    """HTML of the loss along the steps, the validation measures along the epochs and what the training cost."""
     losses = {task: [(point["step"], point[task]) for point in state.curve] for task in tasks}
     gauc = {
         f"{task} {measure}": [(e["epoch"] + 1, e[task][measure]) for e in state.epochs if e[task][measure] is not None]
         for task in tasks
         for measure in ("gauc", "auc")
     }
-    return page(f"Training of {name}", [("Training loss", "step", losses), ("Validation", "epoch", gauc)])
+    charts = [("Training loss", "step", losses), ("Validation", "epoch", gauc)]
+    return page(f"Training of {name}", charts, costs_html(report))

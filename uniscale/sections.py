@@ -1,8 +1,8 @@
 """The sections of a configuration, field by field; `params.yaml` is the only place that holds their values."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -93,6 +93,14 @@ class TrainConfig(Section):
     embedding_learning_rate: float = Field(gt=0, description="sparse, row-wise Adagrad")
     gradient_clip: float = Field(gt=0)
     warmup_steps: int = Field(ge=0)
+    ema: float = Field(
+        ge=0, lt=1, description="decay of the running average of the dense weights that is kept; 0: none"
+    )
+    next_batch: bool = Field(
+        description="one pass in order of time, every batch predicted before it is trained on (OneTrans 4.1.2)"
+    )
+    recompute: bool = Field(description="layers recompute their activations in the backward pass, which saves memory")
+    compile: bool = Field(description="torch.compile on GPU; never on CPU")
     sparse_reset: bool = Field(
         description="embedding tables and their optimiser's state return to their start at every epoch (EST 5.5)"
     )
@@ -102,6 +110,12 @@ class TrainConfig(Section):
     checkpoint_batches: int = Field(ge=1, description="batches between checkpoints, besides one every epoch")
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["float32", "bfloat16", "float16"] = Field(description="autocast on GPU; float32 on CPU")
+
+    @model_validator(mode="after")
+    def _next_batch_passes_once(self) -> Self:
+        if self.next_batch and self.epochs > 1:
+            raise ValueError(f"next_batch is one pass over the data, epochs is {self.epochs}: set epochs to 1 with it")
+        return self
 
 
 class SliceGate(Section):

@@ -1,5 +1,8 @@
 """Comparing systems: differences over seeds by hand, one training a system, resuming, and the pages."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 
 from models.compare import Data, System, compare, difference_over_seeds
@@ -8,7 +11,8 @@ from models.paper_tables import TABLES
 from models.zoo import ZOO
 from tests.models.small import small_config, small_samples
 from uniscale.config import override
-from uniscale.errors import ConfigError
+from uniscale.errors import ConfigError, ModelError
+from uniscale.samples import SampleSpec
 
 SYSTEMS = [System.parse("dlrm_mlp@search"), System.parse("dlrm_mlp@entire,train.epochs=1")]
 
@@ -75,6 +79,24 @@ def test_a_comparison_needs_two_different_systems(compared):
     config, data, out, _ = compared
     with pytest.raises(ConfigError, match="at least two different systems"):
         compare(config, data, [SYSTEMS[0], SYSTEMS[0]], out)
+
+
+def test_a_system_whose_model_refuses_the_data_is_not_run_and_the_others_are(compared, tmp_path):
+    config, data, _, result = compared
+    narrow = tmp_path / "samples"
+    shutil.copytree(data[1].samples, narrow)
+    spec = SampleSpec.load(narrow)
+    kept = tuple(feature for feature in spec.features if feature.level != "behaviour")
+    replace(spec, features=kept, content_dim=0, text_dim=0).save(narrow)
+    systems = [System("base", "dlrm_mlp", "search"), System("EST", "est", "search"), System("DCN", "dcnv2", "search")]
+    found = compare(config, {1: Data(narrow, None)}, systems, tmp_path / "out")
+    assert [system["label"] for system in found["systems"]] == ["base", "DCN"]
+    assert "est reads behaviours and the dataset has none" in found["not_run"]["EST"]
+    assert "| EST | not run: est reads behaviours" in markdown(found)
+    assert "not run: est reads behaviours" in page(found, "A title")
+    assert not result["not_run"]
+    with pytest.raises(ModelError, match="est reads behaviours"):
+        compare(config, {1: Data(narrow, None)}, [systems[1], systems[0]], tmp_path / "other")
 
 
 def test_every_row_of_the_papers_tables_names_a_model_and_settings_that_exist():

@@ -72,3 +72,22 @@ def test_restored_optimisers_go_on_in_the_same_bits(overrides, batch):
 def test_an_unknown_dense_optimiser_is_refused():
     with pytest.raises(ConfigError, match=r"train\.dense_optimiser = 'sgd'"):
         small_config("train.dense_optimiser=sgd")
+
+
+def test_the_running_average_of_the_dense_weights_is_its_formula_and_is_lent_not_given(batch):
+    model = small_model("dlrm_mlp")
+    optimisers = optimisers_of(model, "train.ema=0.2")
+    weight = model.network.backbone.mlp.first.linear.weight
+    expected = weight.detach().clone()
+    for step in range(4):
+        optimisers.backward(task_losses(model(batch), batch).sum())
+        optimisers.step(step)
+        decay = min(0.2, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weight.detach()
+    latest = weight.detach().clone()
+    with optimisers.averaged():
+        torch.testing.assert_close(weight.detach(), expected)
+    assert torch.equal(weight.detach(), latest)
+    restored = optimisers_of(small_model("dlrm_mlp"), "train.ema=0.2")
+    restored.restore(optimisers.tensors(), {})
+    assert all(torch.equal(*pair) for pair in zip(restored.average, optimisers.average, strict=True))

@@ -112,11 +112,14 @@ def test_the_model_written_is_the_best_epochs_and_its_report_says_what_it_cost(s
     assert curves["steps"][0]["click"] > 0
     assert report["parameters"]["embedding"] == 4 * (1 + 64 * 8)  # eight tables of 64 rows, and the padding row
     assert report["samples_per_second"] > 0
+    assert 0 < report["mfu"] < report["mfu_of_passes"]
+    assert report["next_batch"] is None
     assert set(report["seconds"]) == {"data", "forward", "backward", "optimiser", "validation"}
     assert report["forward_flops_per_sample"] > 2 * 16 * 8
     page = (tmp_path / "model" / "curves.html").read_text()
     assert page.count("<svg") == 2
     assert "click gauc" in page
+    assert "Where the time went" in page and f"{report['mfu']:.1%}" in page
 
 
 def test_training_stops_after_so_many_epochs_without_a_better_one(samples, tmp_path):
