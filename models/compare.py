@@ -97,14 +97,14 @@ def compare(config: Config, data: Mapping[int, Data], systems: Sequence[System],
             if system.label in refused:
                 continue
             try:
-                model = _trained(chosen, of_seed.samples, system, Path(out))
+                model = train_system(chosen, of_seed.samples, system, Path(out))
             except ModelError as error:
                 if base is None:
                     raise
                 print(f"{system.label}: not run, {error}", flush=True)
                 refused[system.label] = str(error)
                 continue
-            found[system.label].append(_judged(chosen, of_seed, model, base, Path(out)))
+            found[system.label].append(judge_system(chosen, of_seed, model, base, Path(out)))
             base = base or model
     run = [system for system in systems if system.label not in refused]
     return {
@@ -129,7 +129,7 @@ def difference_over_seeds(values: Sequence[float], intervals: Sequence[tuple[flo
     return {"mean": mean, "low": mean - half, "high": mean + half, "by_seed": list(values)}
 
 
-def _trained(config: Config, samples: Path, system: System, out: Path) -> Path:
+def train_system(config: Config, samples: Path, system: System, out: Path) -> Path:
     """The system's model folder, trained unless it is there."""
     key = fingerprint(config, samples, system.model, system.subset)
     folder = out / "models" / f"{system.model}-{system.subset}-{key}"
@@ -138,7 +138,7 @@ def _trained(config: Config, samples: Path, system: System, out: Path) -> Path:
     return folder
 
 
-def _judged(config: Config, data: Data, model: Path, base: Path | None, out: Path) -> dict[str, Any]:
+def judge_system(config: Config, data: Data, model: Path, base: Path | None, out: Path) -> dict[str, Any]:
     """Measures of a model, its differences to the base and what it costs."""
     rules = f"{config.gate.confidence:g}-{config.gate.bootstrap_resamples}"
     folder = out / "evaluations" / rules / (f"{model.name}-against-{base.name}" if base else model.name)

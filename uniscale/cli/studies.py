@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command(rich_help_panel="Studies")(compare)
+    app.command(rich_help_panel="Studies")(scale)
 
 
 def compare(
@@ -60,6 +61,49 @@ def compare(
     (target / "comparison.md").write_text(markdown(result))
     (target / "comparison.html").write_text(page(result, f"{name} on {c.data.source}"))
     typer.echo(markdown(result))
+    typer.echo(f"written to {target}")
+
+
+def scale(
+    system: Annotated[str, typer.Argument(help="model@rows[,key=value…], what is scaled, e.g. est@search.")],
+    axis: Annotated[str, typer.Option(help="depth, width, length (behaviours) or data (share of training days).")],
+    values: Annotated[
+        str | None, typer.Option(help="Places of the axis, e.g. 1,2,4; a small default if absent.")
+    ] = None,
+    base: Annotated[str, typer.Option(help="What gains are over.")] = "dlrm_mlp@search",
+    data: Annotated[str | None, typer.Option(help="simulation, journey, expedia, or logs (in the contract).")] = None,
+    input: Annotated[Path | None, typer.Option(help="Path of the raw input, for expedia and logs.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many; on simulated data each has a market of its own.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder of data, models and results.")] = Path("runs/scale"),
+    settings: Settings = None,
+    config: ConfigPath = None,
+) -> None:
+    """Sweep a model's size or data and fit the gain in GAUC as a power law of its cost.
+
+    Writes scaling.json, .md and .html. What is finished is not done again.
+    """
+    from models.compare import Data, System
+    from models.scaling import DEFAULTS, markdown, plots, setting_of, sweep
+    from uniscale.artifacts import write_json
+    from uniscale.config import override
+    from uniscale.errors import ConfigError
+
+    c = load(config, settings, data__source=data, data__input=str(input.resolve()) if input else None)
+    scaled, over = System.parse(system), System.parse(base)
+    setting_of(scaled.model, axis, 1)  # type: ignore[arg-type]  # a wrong axis is refused here
+    try:
+        places = [float(value) for value in values.split(",")] if values else list(DEFAULTS[axis])  # type: ignore[index]
+    except ValueError:
+        raise ConfigError(f"--values takes numbers with commas between, e.g. 1,2,4; got {values!r}") from None
+    of_seed = {seed: override(c, [f"seed={seed}"]) for seed in range(c.seed, c.seed + seeds)}
+    simulated = c.data.source == "simulation"
+    prepared = {seed: Data(*_prepared(one if simulated else c, out)) for seed, one in of_seed.items()}
+    found = sweep(c, prepared, scaled, over, axis, places, out)  # type: ignore[arg-type]
+    target = out / f"{scaled.model}-{axis}-{c.data.source}"
+    write_json(target / "scaling.json", found)
+    (target / "scaling.md").write_text(markdown(found))
+    (target / "scaling.html").write_text(plots(found))
+    typer.echo(markdown(found))
     typer.echo(f"written to {target}")
 
 
