@@ -35,6 +35,8 @@ test: setup
 # What docs/benchmarks.md records; each is also run on its own, with larger sizes by its flags (--help).
 bench: setup
 	$(BIN)/python -m benchmarks.es3
+	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.listwise
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.experiments
