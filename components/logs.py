@@ -26,15 +26,7 @@ def logs(seed: int, data: str, simulation: str, input_hash: str, raw: dsl.Output
         from simulation.marketplace import write_logs
 
         write_logs(config.simulation, seed, out)
-    elif config.data.source == "journey":
-        from features.adapters import journey
-
-        journey.write_logs(config.data, out)
-    elif config.data.source == "expedia":
-        from features.adapters import expedia
-
-        expedia.write_logs(config.data, out)
     else:
-        import shutil
+        from features.adapters.registry import ADAPTERS
 
-        shutil.copytree(config.data.input, out)
+        ADAPTERS[config.data.source](config.data, out)

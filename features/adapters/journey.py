@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from features.adapters.layout import connect, write_folder
+from features.adapters.layout import connect, day_parts, write_folder
 from features.sql import text
 from uniscale.errors import DataError, MissingToolError
 from uniscale.logs import LogDescription
@@ -153,15 +153,14 @@ _COUPONS = f"""
     SELECT request_id, product_id, ts FROM received JOIN leaflet USING (campaign_id);
 """
 
-_TABLES = """
+_TABLES = f"""
     CREATE TABLE users AS
     SELECT 'h' || household_id AS user_id, CAST(NULL AS TIMESTAMPTZ) AS registered_at, age, income, home_ownership,
         marital_status, household_size, household_comp, kids_count
     FROM (SELECT DISTINCT household_id FROM sales) LEFT JOIN demographics USING (household_id);
     CREATE TABLE requests AS
     SELECT request_id, 'store' AS domain,
-        list_filter([CASE WHEN isodow(ts - INTERVAL 5 HOUR) < 6 THEN 'weekday' ELSE 'weekend' END,
-            CASE WHEN hour(ts - INTERVAL 5 HOUR) >= 17 THEN 'evening' END], lambda s: s IS NOT NULL) AS scenario,
+        {day_parts("ts", -5)} AS scenario,
         'h' || household_id AS user_id, ts, lower(category) AS query, CAST(store_id AS VARCHAR) AS store
     FROM visits
     UNION ALL

@@ -1,5 +1,6 @@
 """Lays DuckDB tables out as a log folder: one file for users and items, one file a day for the rest."""
 
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -7,6 +8,7 @@ import duckdb
 from features.sql import text
 from uniscale.artifacts import atomic_folder
 from uniscale.logs import TABLES, LogDescription
+from uniscale.sections import DataConfig
 
 DAYS = {  # SQL of each row's day; candidates and exposures go to the day of their request
     "requests": "CAST(ts AS DATE)",
@@ -47,3 +49,15 @@ def write_folder(connection: duckdb.DuckDBPyConnection, description: LogDescript
                     TO {text(folder / name)} (FORMAT parquet, PARTITION_BY (day), FILENAME_PATTERN 'part-{{i}}')""")
             rows[name] = connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
     return rows
+
+
+def copy_logs(config: DataConfig, out: Path) -> None:
+    """Copy the folder `config.input`, which is in the contract already."""
+    shutil.copytree(config.input, out)
+
+
+def day_parts(ts: str, utc_offset_hours: int) -> str:
+    """SQL of a request's scenarios by its local clock: weekday or weekend, and evening from five o'clock."""
+    local = f"({ts} + INTERVAL 1 HOUR * ({utc_offset_hours}))"
+    return f"""list_filter([CASE WHEN isodow({local}) < 6 THEN 'weekday' ELSE 'weekend' END,
+        CASE WHEN hour({local}) >= 17 THEN 'evening' END], lambda s: s IS NOT NULL)"""

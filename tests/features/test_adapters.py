@@ -4,13 +4,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from features.adapters import expedia, journey
+from features.adapters import expedia, journey, qilin
+from features.adapters.registry import ADAPTERS
 from features.ingest import ingest
 from uniscale.config import load_config
 from uniscale.errors import DataError
@@ -19,6 +21,7 @@ from uniscale.sections import DataConfig, IngestConfig
 
 STRICT = IngestConfig(max_quarantine_share=0.0, max_query_length=256)
 REAL_SEARCHES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "expedia"
+REAL_NOTES = REAL_SEARCHES.with_name("qilin_toy")
 
 
 def data(**changes) -> DataConfig:
@@ -191,7 +194,155 @@ def test_an_unknown_department_is_answered_with_the_known_ones(tmp_path):
         journey.write_logs(data(journey_departments=["FISH"]), tmp_path / "logs")
 
 
-@pytest.mark.parametrize("description", [expedia.DESCRIPTION, journey.DESCRIPTION], ids=lambda each: each.name)
+def printed(entries: list[dict]) -> str:
+    """A list of records as NumPy prints it, which is how the CSV copies hold it."""
+    return "[" + "\n ".join(str(entry) for entry in entries) + "]"
+
+
+def note(index, position, stamp, **counts):
+    key = "request_timestamp" if stamp > 1e11 else "search_timestamp"
+    zero = {"click": 0.0, "collect": 0.0, "comment": 0.0, "like": 0.0, "share": 0.0}
+    return {**zero, **counts, "note_idx": index, "page_time": float("nan"), "position": position, key: stamp}
+
+
+MONDAY = 1732492800  # 2024-11-25 00:00 UTC, 8 o'clock in China
+QILIN = {
+    "search_train": [
+        {
+            "search_idx": 1,
+            "user_idx": 5,
+            "query": "tea pots",
+            "query_from_type": 2.0,
+            "search_result_details_with_idx": [
+                note(10, 1.0, MONDAY, click=1.0, like=1.0),
+                note(11, 2.0, MONDAY + 9),
+                note(10, 7.0, MONDAY + 60, collect=1.0),
+            ],
+            "dpr_results": [[12.0, 9.5], [11.0, 9.1]],
+        }
+    ],
+    "search_test": [
+        {
+            "search_idx": 2,
+            "user_idx": 6,
+            "query": " ",
+            "query_from_type": 1.0,
+            "search_result_details_with_idx": [note(11, 1.0, MONDAY + 36000)],
+            "bm25_results": [[13.0, 2.5]],
+            "dpr_results": [[14.0, 9.5], [13.0, 9.1]],
+        }
+    ],
+    "recommendation_train": [
+        {
+            "request_idx": 1,
+            "user_idx": 5,
+            "rec_result_details_with_idx": [note(12, 3, MONDAY * 1000 + 250, share=1)],
+        }
+    ],
+    "recommendation_test": [
+        {
+            "request_idx": 2,
+            "user_idx": 5,
+            "rec_result_details_with_idx": [note(10, 1, (MONDAY - 86400) * 1000, click=1)],
+        }
+    ],
+    "notes": [
+        {
+            "note_idx": 10,
+            "note_title": "pots",
+            "note_type": 2.0,
+            "commercial_flag": 0.0,
+            "video_duration": 0.0,
+            "image_num": 0.0,
+            "content_length": None,
+            "taxonomy1_id": "home",
+            "taxonomy2_id": "kitchen",
+            "taxonomy3_id": None,
+        }
+    ],
+    "user_feat": [
+        {"user_idx": 5, "gender": "female", "age": "unknown", "platform": "iOS", "location": None},
+        {"user_idx": 7, "gender": "male", "age": "40+", "platform": "iOS", "location": "China"},
+    ],
+}
+
+
+@pytest.fixture(params=["parquet", "csv"])
+def notes(request, tmp_path) -> Path:
+    """A release of two searches and two feed requests, as it is published and as its CSV copies are."""
+    folder = tmp_path / "qilin"
+    for name, table in QILIN.items():
+        (folder / name).mkdir(parents=True)
+        if request.param == "parquet":
+            pd.DataFrame(table).to_parquet(folder / name / "train-00000-of-00001.parquet")
+            continue
+        as_text = []
+        for row in table:
+            lists = {key: printed(value) for key, value in row.items() if "details" in key}
+            pairs = {
+                key: "[" + "\n ".join(f"array([{note:.8e}, {score}])" for note, score in value) + "]"
+                for key, value in row.items()
+                if key.endswith("_results")
+            }
+            as_text.append({**row, **lists, **pairs})
+        pd.DataFrame(as_text).to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+def test_note_searches_by_hand(notes, tmp_path):
+    counted = qilin.write_logs(data(input=str(notes)), tmp_path / "logs")
+    assert counted == {"users": 3, "items": 5, "requests": 4, "candidates": 2, "exposures": 5, "events": 5}
+    clean = tmp_path / "clean"
+    report = ingest(STRICT, tmp_path / "logs", clean)
+    assert all(not table["quarantined"] for table in report["tables"].values())
+    requests = {row["request_id"]: row for row in rows(clean, "requests")}
+    assert {key: (row["domain"], row["scenario"], row["query"]) for key, row in requests.items()} == {
+        "s1": ("search", ["weekday"], "tea pots"),
+        "s2": ("search", ["weekday", "evening"], None),
+        "f1": ("feed", ["weekday"], None),
+        "f2": ("feed", ["weekend"], None),
+    }
+    assert requests["s1"]["ts"] == datetime(2024, 11, 25, tzinfo=UTC) and requests["s1"]["query_source"] == "2"
+    exposures = {(row["request_id"], row["item_id"]): row["position"] for row in rows(clean, "exposures")}
+    assert (exposures["s1", "n10"], exposures["s1", "n11"], exposures["f1", "n12"]) == (1, 2, 3)
+    candidates = {row["request_id"]: row["item_ids"] for row in rows(clean, "candidates")}
+    assert candidates == {"s1": ["n10", "n11", "n12"], "s2": ["n11", "n14", "n13"]}
+    events = {row["event_id"]: row["ts"] for row in rows(clean, "events")}
+    assert set(events) == {"click-s1-n10", "like-s1-n10", "favourite-s1-n10", "share-f1-n12", "click-f2-n10"}
+    assert events["like-s1-n10"] == datetime(2024, 11, 25, 0, 2, tzinfo=UTC)
+    items = {row["item_id"]: row for row in rows(clean, "items")}
+    assert (items["n10"]["title"], items["n10"]["category"], items["n10"]["kind"], items["n10"]["images"]) == (
+        *("pots", ["home", "kitchen"], "video"),
+        0.0,
+    )
+    assert items["n14"]["category"] == ["unknown"] and items["n14"]["valid_from"].day == 23
+    people = {row["user_id"]: (row["gender"], row["age"]) for row in rows(clean, "users")}
+    assert people == {"u5": ("female", None), "u6": (None, None), "u7": ("male", "40+")}
+
+
+@pytest.mark.skipif(not REAL_NOTES.exists(), reason=f"the real note searches are not at {REAL_NOTES}")
+def test_the_real_note_searches_pass_ingest(tmp_path):
+    counted = qilin.write_logs(data(input=str(REAL_NOTES)), tmp_path / "logs")
+    assert (counted["requests"], counted["candidates"], counted["exposures"]) == (40, 20, 690)
+    report = ingest(STRICT, tmp_path / "logs", tmp_path / "clean")
+    assert all(not table["quarantined"] for table in report["tables"].values())
+    clicks = [row["domain"] for row in rows(tmp_path / "clean", "events") if row["type"] == "click"]
+    assert (clicks.count("search"), clicks.count("feed")) == (70, 49)
+
+
+def test_an_absent_table_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"holds no table search_train of Qilin: give the folder of its release"):
+        qilin.write_logs(data(input=str(tmp_path)), tmp_path / "logs")
+
+
+def test_every_source_but_the_simulation_has_an_adapter():
+    sources = get_args(DataConfig.model_fields["source"].annotation)
+    assert set(ADAPTERS) | {"simulation"} == set(sources)
+
+
+@pytest.mark.parametrize(
+    "description", [expedia.DESCRIPTION, journey.DESCRIPTION, qilin.DESCRIPTION], ids=lambda each: each.name
+)
 def test_descriptions_are_honest_about_limits(description, tmp_path):
     assert len(description.limits) >= 5 and all(limit.endswith(".") for limit in description.limits)
     replace(description).save(tmp_path)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from uniscale.cli.options import ConfigPath, Settings, console, load
+from uniscale.cli.options import ConfigPath, Input, Settings, Source, console, load
 
 
 def register(app: typer.Typer) -> None:
@@ -16,8 +16,8 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    data: Annotated[str | None, typer.Option(help="simulation, journey, expedia, or logs (in the contract).")] = None,
-    input: Annotated[Path | None, typer.Option(help="Path of the raw input, for expedia and logs.")] = None,
+    data: Source = None,
+    input: Input = None,
     model: Annotated[str | None, typer.Option(help="An entry of the model zoo, e.g. hhsft.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
     settings: Settings = None,

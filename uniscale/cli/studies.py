@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uniscale.cli.options import ConfigPath, Settings, load
+from uniscale.cli.options import ConfigPath, Input, Settings, Source, load
 from uniscale.cli.steps import call
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def compare(
     table: Annotated[
         str | None, typer.Option(help="A table of the papers in place of systems, e.g. uniscale-4.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="simulation, journey, expedia, or logs (in the contract).")] = None,
-    input: Annotated[Path | None, typer.Option(help="Path of the raw input, for expedia and logs.")] = None,
+    data: Source = None,
+    input: Input = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many; on simulated data each has a market of its own.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder of data, models and results.")] = Path("runs/compare"),
     settings: Settings = None,

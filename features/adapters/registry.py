@@ -1,0 +1,14 @@
+"""What writes a log folder for each `data.source` that is not the simulation."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from features.adapters import expedia, journey, layout, qilin
+from uniscale.sections import DataConfig
+
+ADAPTERS: dict[str, Callable[[DataConfig, Path], object]] = {
+    "journey": journey.write_logs,
+    "expedia": expedia.write_logs,
+    "qilin": qilin.write_logs,
+    "logs": layout.copy_logs,
+}
