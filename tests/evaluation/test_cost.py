@@ -68,7 +68,7 @@ def test_a_model_over_its_latency_budget_is_rejected_by_that_gate(p99, failed):
     assert judge(rules, evaluation)["failed"] == failed
 
 
-@pytest.mark.parametrize("source", ["simulation", "journey", "expedia", "qilin", "logs"])
+@pytest.mark.parametrize("source", ["simulation", "journey", "expedia", "qilin", "kuaisar", "logs"])
 def test_every_source_gates_ranking_cost_drift_and_parity(source):
     rules = load_config(None, [f"data.source={source}"]).gate
     task = rules.primary.partition(".")[0]

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from features.adapters import expedia, journey, qilin
+from features.adapters import expedia, journey, kuaisar, qilin
 from features.adapters.registry import ADAPTERS
 from features.ingest import ingest
 from uniscale.config import load_config
@@ -330,6 +330,72 @@ def test_the_real_note_searches_pass_ingest(tmp_path):
     assert (clicks.count("search"), clicks.count("feed")) == (70, 49)
 
 
+KUAISAR = {
+    "src_inter": """user_id,search_session_id,search_session_time,search_session_timestamp,keyword,search_source,\
+item_id,click_cnt,item_type
+5,1,2023-05-22 20:00:00,1684756800000,"[20, 34]",USER_INPUT,10,2,VIDEO
+5,1,2023-05-22 20:00:00,1684756800000,"[20, 34]",USER_INPUT,11,0,LIVE
+5,1,2023-05-22 20:00:00,1684756800000,"[20, 34]",USER_INPUT,10,0,VIDEO
+6,1,2023-05-27 08:00:00,1685145600000,[],RELATED,10,0,VIDEO
+""",
+    "rec_inter": """user_id,item_id,playing_time,duration_ms,time,timestamp,click,forward,like,follow,search,\
+search_item_related
+5,10,60792.0,45400.0,2023-05-22 15:53:20,1684742000000.0,1,0,1,0,0,0
+5,12,0.0,45400.0,2023-05-22 15:53:20,1684742000000.0,0,0,0,0,0,0
+6,12,100.0,45400.0,2023-05-23 15:53:20,1684828400000.0,0,0,0,0,0,0
+""",
+    "user_features": """user_id,search_active_level,rec_active_level,onehot_feat1,onehot_feat2
+5,1,2,0,7
+""",
+    "item_features": """item_id,caption,author_id,item_type,upload_time,upload_type,first_level_category_name_en,\
+second_level_category_name_en,third_level_category_name_en
+10,"[20, 7]",3,NORMAL,2023-05-01,LongImport,Funny,Funny joke,empty
+12,[],0,NORMAL,1970-01-01,LongImport,empty,empty,empty
+""",
+}
+
+
+@pytest.fixture
+def videos(tmp_path) -> Path:
+    (tmp_path / "kuaisar").mkdir()
+    for name, table in KUAISAR.items():
+        (tmp_path / "kuaisar" / f"{name}.csv").write_text(table)
+    return tmp_path / "kuaisar"
+
+
+def test_video_searches_by_hand(videos, tmp_path):
+    counted = kuaisar.write_logs(data(input=str(videos)), tmp_path / "logs")
+    assert counted == {"users": 2, "items": 3, "requests": 4, "exposures": 6, "events": 3}
+    clean = tmp_path / "clean"
+    report = ingest(STRICT, tmp_path / "logs", clean)
+    assert all(not table["quarantined"] for table in report["tables"].values())
+    requests = {row["request_id"]: row for row in rows(clean, "requests")}
+    assert {key: (row["domain"], row["scenario"], row["query"]) for key, row in requests.items()} == {
+        "s1-5-1684756800000": ("search", ["weekday", "evening"], "20 34"),
+        "s1-6-1685145600000": ("search", ["weekend"], None),
+        "f5-1684742000000": ("feed", ["weekday"], None),
+        "f6-1684828400000": ("feed", ["weekday"], None),
+    }
+    assert {(row["type"], row["domain"], row["item_id"], row["ts"]) for row in rows(clean, "events")} == {
+        ("click", "search", "v10", datetime(2023, 5, 22, 12, 1, tzinfo=UTC)),
+        ("click", "feed", "v10", datetime(2023, 5, 22, 7, 54, 20, tzinfo=UTC)),
+        ("like", "feed", "v10", datetime(2023, 5, 22, 7, 54, 20, tzinfo=UTC)),
+    }
+    items = {
+        row["item_id"]: (row["title"], row["category"], row["seller"], row["kind"]) for row in rows(clean, "items")
+    }
+    assert items == {
+        "v10": ("20 7", ["Funny", "Funny joke"], "a3", "normal"),
+        "v11": (None, ["unknown"], None, "live"),
+        "v12": (None, ["unknown"], None, "normal"),
+    }
+    since = {row["item_id"]: row["valid_from"] for row in rows(clean, "items")}
+    assert since["v10"] == datetime(2023, 4, 30, 16, tzinfo=UTC)
+    assert since["v12"] == datetime(2023, 5, 22, 7, 53, 20, tzinfo=UTC)
+    people = {row["user_id"]: (row["group_1"], row["group_2"]) for row in rows(clean, "users")}
+    assert people == {"u5": ("0", "7"), "u6": (None, None)}
+
+
 def test_an_absent_table_is_named(tmp_path):
     with pytest.raises(DataError, match=r"holds no table search_train of Qilin: give the folder of its release"):
         qilin.write_logs(data(input=str(tmp_path)), tmp_path / "logs")
@@ -341,7 +407,9 @@ def test_every_source_but_the_simulation_has_an_adapter():
 
 
 @pytest.mark.parametrize(
-    "description", [expedia.DESCRIPTION, journey.DESCRIPTION, qilin.DESCRIPTION], ids=lambda each: each.name
+    "description",
+    [expedia.DESCRIPTION, journey.DESCRIPTION, kuaisar.DESCRIPTION, qilin.DESCRIPTION],
+    ids=lambda each: each.name,
 )
 def test_descriptions_are_honest_about_limits(description, tmp_path):
     assert len(description.limits) >= 5 and all(limit.endswith(".") for limit in description.limits)

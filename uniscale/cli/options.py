@@ -15,7 +15,9 @@ ConfigPath = Annotated[
     Path | None, typer.Option("--config", help="A params.yaml of your own; the embedded one if absent.")
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, as often as needed.")]
-Source = Annotated[str | None, typer.Option(help="simulation, journey, expedia, qilin, or logs (in the contract).")]
+Source = Annotated[
+    str | None, typer.Option(help="simulation, journey, expedia, qilin, kuaisar, or logs (in the contract).")
+]
 Input = Annotated[Path | None, typer.Option(help="Path of the raw input, for any but simulation and journey.")]
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Logs = Annotated[Path, typer.Option(help="Log folder in the contract.")]
