@@ -59,7 +59,7 @@ def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
             progress.advance(note=table.name)
         report["requests_by_day"] = _requests_by_day(connection)
         report["warnings"] += _warnings(connection, description, report["requests_by_day"])
-        rejected = _rejected(config, report)
+        rejected = rejection(config, report)
         if rejected:
             place = out.with_name(f"{out.name}-rejected")
             with atomic_folder(place) as kept:
@@ -170,7 +170,8 @@ def _warnings(connection: duckdb.DuckDBPyConnection, description: LogDescription
     return [*found, f"{unseen} events name a request that did not show their item"] if unseen else found
 
 
-def _rejected(config: IngestConfig, report: dict[str, Any]) -> str:
+def rejection(config: IngestConfig, report: dict[str, Any]) -> str:
+    """Why a report stops a run, empty if it does not."""
     for name, counts in report["tables"].items():
         share = counts["quarantined"] / max(counts["rows_in"], 1)
         if share > config.max_quarantine_share:

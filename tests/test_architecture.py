@@ -29,7 +29,9 @@ MAY_IMPORT = {
     "benchmarks": {"uniscale", "features", "models", "serving", "monitoring", "simulation"},
 }
 # A verb of the command line is a door to a component or a pipeline, opened inside the verb.
-DOORS = {f"uniscale/cli/{verbs}.py" for verbs in ("local", "kubeflow", "service", "steps", "studies", "experiments")}
+DOORS = {
+    f"uniscale/cli/{verbs}.py" for verbs in ("data", "local", "kubeflow", "service", "steps", "studies", "experiments")
+}
 HOMES = {
     "torch": ("models/", "serving/", "benchmarks/"),
     "pyspark": ("features/",),

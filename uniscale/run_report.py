@@ -17,6 +17,7 @@ PAGES = {
     "experiment": ("experiment", "analysis/experiment.html"),
     "training": ("evaluation", "model/curves.html"),
 }
+Section = tuple[str, list[str], list[list[str]]]  # title, header, rows
 COMPARED = ("auc", "gauc", "qauc", "hr@5", "ece")
 
 
@@ -68,7 +69,7 @@ def _copy_pages(folders: Mapping[str, Path], run_folder: Path) -> dict[str, str]
     return reports
 
 
-def sections(summary: Mapping[str, Any]) -> Iterable[tuple[str, list[str], list[list[str]]]]:
+def sections(summary: Mapping[str, Any]) -> Iterable[Section]:
     """The summary as titled tables: title, header, rows."""
     if summary["table1"]:
         header = ["stage", "requests", "samples", "click positives"]
@@ -169,16 +170,22 @@ def _verdict(experiment: Mapping[str, Any]) -> list[list[str]]:
     return [*rows, ["verdict", experiment["verdict"]], ["why", experiment["reason"]]]
 
 
-def print_summary(run_folder: Path, console: "Console") -> None:
-    """Print the summary of a completed run."""
+def print_tables(tables: Iterable[Section], console: "Console") -> None:
+    """Print tables of texts for people."""
     from rich.table import Table
+    from rich.text import Text
 
-    manifest = read_json(Path(run_folder) / "manifest.json")
-    for title, header, rows in sections(manifest):
+    for title, header, rows in tables:
         table = Table(*header, title=title, title_justify="left", show_header=any(header))
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(Text(cell) for cell in row))
         console.print(table)
+
+
+def print_summary(run_folder: Path, console: "Console") -> None:
+    """Print the summary of a completed run."""
+    manifest = read_json(Path(run_folder) / "manifest.json")
+    print_tables(sections(manifest), console)
     for note in manifest["skipped"]:
         console.print(f"skipped: {note}")
     seconds = sum(step["seconds"] for step in manifest["steps"])
@@ -195,12 +202,19 @@ def _page(run_id: str, summary: Mapping[str, Any]) -> str:
     parts = [f"<h1>Run {html.escape(run_id)}: {html.escape(summary['gate']['decision'])}</h1>"]
     links = (f'<a href="{name}.html">{name}</a>' for name in summary["reports"] if name != "run")
     parts.append(f"<p>{' · '.join(links)}</p>")
-    for title, header, rows in sections(summary):
+    parts.append(tables_html(sections(summary)))
+    parts.extend(f"<p>Skipped: {html.escape(str(note))}</p>" for note in summary["skipped"])
+    return STYLE.replace("{title}", f"Run {html.escape(run_id)}") + "".join(parts)
+
+
+def tables_html(tables: Iterable[Section]) -> str:
+    """The same tables as HTML, each below its heading."""
+    parts = []
+    for title, header, rows in tables:
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
         parts.append(f"<h2>{html.escape(title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
-    parts.extend(f"<p>Skipped: {html.escape(str(note))}</p>" for note in summary["skipped"])
-    return STYLE.replace("{title}", f"Run {html.escape(run_id)}") + "".join(parts)
+    return "".join(parts)
 
 
 STYLE = """<!doctype html><html lang="en"><meta charset="utf-8">

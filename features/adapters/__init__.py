@@ -1,7 +1,7 @@
 """Adapters: real sources rewritten as log folders; the worked examples of bringing your own logs.
 
 To bring your own logs, write the folder that `uniscale.logs` describes and give its path (`data.source=logs`,
-`data.input=<folder>`). An adapter does that in four moves, and both here are about a page of SQL each:
+`data.input=<folder>`). An adapter does that in four moves, and each here is about a page of SQL:
 
 1. say in a `LogDescription` what your source calls things and what it lacks: the domains with the served one first,
    the scenarios, which event type makes which task positive, which extra columns are profile, context or item

@@ -45,5 +45,5 @@ def test_a_mistake_is_one_message_and_exit_code_1(arguments, said, tmp_path) -> 
 
 def test_help_names_every_step() -> None:
     text = run("--help").stdout
-    for verb in ("run", "doctor", "compile", "submit", "samples", "train", "gate", "experiment"):
+    for verb in ("run", "doctor", "compile", "submit", "samples", "train", "gate", "experiment", "data"):
         assert verb in text
