@@ -11,7 +11,7 @@ MODEL ?=
 SET ?=
 PROFILE ?= laptop
 
-.PHONY: setup run test bench check images clean
+.PHONY: setup run test bench check images manifests clean
 
 setup: $(READY)
 
@@ -53,6 +53,10 @@ check: setup
 # Prints the build commands, and runs them where there is docker or podman.
 images: setup
 	$(BIN)/uniscale images --profile $(PROFILE)
+
+# The alert rules as the object that Prometheus' operator reads.
+manifests:
+	{ printf '%s\n' '# Written by `make manifests`.' 'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: uniscale' '  labels: {app.kubernetes.io/part-of: uniscale}' 'spec:'; sed 's/^/  /' monitoring/alerts.yaml; } > manifests/base/alerts.yaml
 
 clean:
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
