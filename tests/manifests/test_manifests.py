@@ -182,12 +182,18 @@ def test_the_users_are_those_of_the_images(objects):
     assert len(groups) == 1, "who writes to the claim shares its group"
 
 
+def test_every_probe_names_a_port_of_its_container(objects):
+    for name, one in containers(objects):
+        probes = [one[key] for key in one if key.endswith("Probe")]
+        asked = {probe[how]["port"] for probe in probes for how in ("httpGet", "tcpSocket") if how in probe}
+        assert asked <= {port["name"] for port in one.get("ports", ())}, name
+
+
 def test_probes_ask_for_pages_that_carry_no_key(objects):
     (one,) = ranker(objects)["containers"]
     probes = {name: one[f"{name}Probe"] for name in ("startup", "liveness", "readiness")}
     for probe in probes.values():
         assert probe["httpGet"]["path"] in guard.OPEN_PATHS
-        assert probe["httpGet"]["port"] in {port["name"] for port in one["ports"]}
     assert probes["readiness"]["httpGet"]["path"] == "/readyz", "only this page asks the online store"
     assert probes["liveness"]["httpGet"]["path"] == "/healthz", "a store that is away is no reason to restart"
     assert probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"] >= process.START_SECONDS
