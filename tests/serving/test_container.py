@@ -42,14 +42,15 @@ def container(bento: Path, folder: Path, port: int):
     Path(given["UNISCALE_API_KEY_FILE"]).write_text(f"{KEY}\n")
     args = [str(port) if arg == str(one["ports"][0]["containerPort"]) else arg for arg in one["args"]]
     image = {"PATH": environment(folder)["PATH"], "BENTO_PATH": str(bento), "BENTOML_CONTAINERIZED": "true"}
-    process = subprocess.Popen(
-        ["bash", str(bento / "env" / "docker" / "entrypoint.sh"), *args],
-        cwd=bento,
-        env={**image, "TMPDIR": given["HOME"], **given},
-        stdout=(folder / "output").open("wb"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(
+            ["bash", str(bento / "env" / "docker" / "entrypoint.sh"), *args],
+            cwd=bento,
+            env={**image, "TMPDIR": given["HOME"], **given},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         yield one, given, process
     finally:
