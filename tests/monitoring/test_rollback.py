@@ -1,6 +1,7 @@
 """The life of an experiment: ramp, roll-back over real HTTP and in the registry, post-mortem, index, verbs."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -37,7 +38,7 @@ class StandIn:
     """A service that keeps and answers the weights it is given; `broken` makes it refuse."""
 
     def __init__(self):
-        self.asked, self.broken = [], False
+        self.asked, self.broken, self.keys = [], False, set()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,6 +46,7 @@ class StandIn:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 owner.asked.append((self.path, body))
                 text = json.dumps({"weights": body["weights"]}).encode()
+                owner.keys.add(self.headers["Authorization"])
                 self.send_response(503 if owner.broken else 200)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
@@ -163,7 +165,8 @@ def test_the_verbs_from_start_to_an_automatic_roll_back(service, tmp_path):
 
     def verb(*arguments):
         command = [sys.executable, "-m", "uniscale.cli", "experiment", *arguments]
-        return subprocess.run(command, capture_output=True, text=True)
+        keyed = os.environ | {"UNISCALE_API_KEY": "a key"}
+        return subprocess.run(command, capture_output=True, text=True, env=keyed)
 
     begun = verb("start", "--config", str(tmp_path / "ab.yaml"), *shared_options)
     assert begun.returncode == 0, begun.stderr
@@ -172,5 +175,6 @@ def test_the_verbs_from_start_to_an_automatic_roll_back(service, tmp_path):
     found = verb("check", "search-ab", "--data", str(tmp_path / "data"), *shared_options)
     assert found.returncode == 4 and "rolled back" in found.stdout, found.stdout + found.stderr
     assert service.asked[-1][1]["weights"] == {"champion": 1.0, "candidate": 0.0}
+    assert service.keys == {"Bearer a key"}
     said = verb("status", "--book", str(tmp_path / "book"))
     assert "search-ab: rolled back" in said.stdout and (tmp_path / "book" / "index.html").exists()

@@ -1,5 +1,6 @@
 """Verbs of online experiments: the pipeline's step, analysis of one described in a YAML file, its life."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -133,7 +134,7 @@ def check(
     from monitoring.experiment import analyse_logs
     from monitoring.experiment_book import ExperimentBook
     from monitoring.experiment_index import write_index
-    from monitoring.rollback import HttpTraffic, act_on
+    from monitoring.rollback import act_on
     from uniscale.registry import Registry
 
     kept = ExperimentBook(book)
@@ -144,7 +145,7 @@ def check(
     result = analyse_logs(present, data / "serving_log", data / "logs", out, since=since)
     _say(result)
     store = Registry(registry) if registry else None
-    post_mortem = act_on(kept, name, result, HttpTraffic(service), store, datetime.now(UTC))
+    post_mortem = act_on(kept, name, result, _traffic(service), store, datetime.now(UTC))
     typer.echo(f"page: {out / 'experiment.html'}, index: {write_index(kept)}")
     if post_mortem:
         typer.echo(f"rolled back: {post_mortem}")
@@ -152,12 +153,18 @@ def check(
         raise typer.Exit(NOT_BELIEVED)
 
 
+def _traffic(service: str) -> Any:
+    """The service, asked with the key it asks for (UNISCALE_API_KEY, as the service itself reads it)."""
+    from monitoring.rollback import HttpTraffic
+
+    return HttpTraffic(service, os.environ.get("UNISCALE_API_KEY"))
+
+
 def _apply(book: Any, name: str, weights: dict[str, float], service: str) -> None:
     """Tell the service, then write the index."""
     from monitoring.experiment_index import write_index
-    from monitoring.rollback import HttpTraffic
 
-    HttpTraffic(service).set_weights(book.definition(name).salt, weights)
+    _traffic(service).set_weights(book.definition(name).salt, weights)
     shares = ", ".join(f"{variant} {share:.0%}" for variant, share in weights.items())
     typer.echo(f"{name}: {shares}\npage: {write_index(book)}")
 
