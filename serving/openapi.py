@@ -49,7 +49,7 @@ def document(version: str, max_candidates: int) -> dict[str, Any]:
                     "Change the variants' shares of the users; 409 where they cannot change",
                     Shares,
                     Shares,
-                    {"weights": {"champion": 0.9, "candidate": 0.1}},
+                    {"weights": {"champion": 0.5, "candidate": 0.5}},
                 )["post"]
             },
             "/healthz": _page("What is loaded and how it does", "application/json"),

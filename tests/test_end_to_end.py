@@ -18,6 +18,7 @@ TINY = {
     "train.epochs": 2,
     "train.batch_samples": 1024,
     "model.hhsft.hfa_dim": 16,
+    "samples.warmup_days": 7,
     "experiment.days": 2,
     "serving.smoke_requests": 20,
     "serving.deadline_ms": 2000,
