@@ -1,6 +1,8 @@
 """Retrieval through Feast equals what one computes by hand, returns every row once, and agrees with online."""
 
+import importlib
 import shutil
+import sys
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -9,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import typeguard
 
 from tests.features.log_folder import FIRST_DAY, random_logs
 from uniscale.artifacts import read_json
@@ -269,3 +272,13 @@ def test_the_encoder_has_seen_no_text_of_the_test_days(features, config):
     texts = {row["query"] for row in logs.requests if row["query"] and row["ts"].date() < cutoff}
     texts |= {row["title"] for row in logs.items if row["valid_from"].date() < cutoff}
     assert cutoff > date(2026, 1, 5) and read_json(features / "report.json")["texts"] == len(texts)
+
+
+def test_typeguard_still_checks_for_others_once_feast_is_imported():
+    def wants_text(value: str) -> None:
+        """Nothing."""
+
+    importlib.import_module("features.store")
+    assert "feast" in sys.modules
+    with pytest.raises(typeguard.TypeCheckError):
+        typeguard.typechecked(wants_text)(1)
