@@ -198,7 +198,8 @@ def _searchify(
         CREATE TABLE made AS SELECT *, epoch_us(ts) AS made_at FROM requests WHERE labelling(day);
         CREATE TABLE clicks AS SELECT 'pseudo:' || event_id AS request_id, * EXCLUDE around, {surroundings} FROM (
             SELECT e.*, r.request_id AS origin, coalesce(r.made_at, e.acted) AS asked,
-                CASE WHEN r.request_id IS NOT NULL THEN r ELSE s END AS around
+                CASE WHEN r.request_id IS NOT NULL THEN r
+                    WHEN e.acted - s.made_at <= "window"({primary}) THEN s END AS around
             FROM events e LEFT JOIN made r ON r.request_id = e.event_request AND r.user_id = e.user_id
             ASOF LEFT JOIN (FROM made QUALIFY row_number() OVER
                 (PARTITION BY user_id, domain, made_at ORDER BY request_id DESC) = 1) s

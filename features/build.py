@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from features import tables
 from features.catalogue import sample_spec
 from features.splits import split_by_time
-from features.sql import connect
+from features.sql import connect, text
 from features.store.repository import apply, materialise
 from features.text import TextEncoder
 from uniscale.artifacts import atomic_folder, write_json
@@ -27,7 +27,7 @@ EPOCH = date(1970, 1, 1)
 MEMORY_LIMIT = "2GB"
 
 
-def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
+def build_features(config: Config, logs: Path, out: Path, previous: Path | None = None) -> dict[str, Any]:
     """Build every feature table of a clean log folder; register and materialise the Feast store.
 
     Writes `tables/*.parquet` (the Feast sources), `store/` (feature_store.yaml, registry, online store),
@@ -37,6 +37,13 @@ def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
 
     The online store stands where the service's requests begin: after the logs in a simulation, whose users go on to
     answer the service; at the start of the test days otherwise, which are replayed and whose clicks must not be known.
+
+    Args:
+        config: sections `features` and `samples`, and `seed`.
+        logs: clean LOGS folder.
+        out: FEATURES folder, written whole or not at all.
+        previous: FEATURES folder of an earlier build: its text encoder is kept, and its items keep their numbers, new
+            ones following them. Samples that take days over from an earlier build need it.
 
     Returns:
         What `report.json` holds: rows of each table, items, texts fitted on, and the online store's instants: `as_of`
@@ -58,7 +65,7 @@ def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
         progress.advance(note="tables")
         splits.save(folder, config.samples)
         cutoff = splits.test[0]
-        vectors = _write_items(connection, config, description, cutoff, folder)
+        vectors = _write_items(connection, config, description, cutoff, folder, previous)
         connection.close()
         progress.advance(note="text and items")
         description.save(folder)
@@ -76,21 +83,34 @@ def build_features(config: Config, logs: Path, out: Path) -> dict[str, Any]:
 
 
 def _write_items(
-    connection: duckdb.DuckDBPyConnection, config: Config, description: LogDescription, cutoff: date, folder: Path
+    connection: duckdb.DuckDBPyConnection,
+    config: Config,
+    description: LogDescription,
+    cutoff: date,
+    folder: Path,
+    previous: Path | None,
 ) -> dict[str, int]:
     """Write items.parquet and the text encoder; an item's title and embedding are those of its first version."""
-    items = connection.sql("""
-        SELECT item_id, arg_min(title, valid_from) AS title, arg_min(embedding, valid_from) AS embedding
-        FROM items GROUP BY item_id ORDER BY item_id""").to_arrow_table()
+    none = "SELECT '' AS item_id, 0 AS index"
+    numbered = f"FROM read_parquet({text(previous / 'items.parquet')})" if previous else none
+    items = connection.sql(f"""
+        SELECT item_id, title, embedding FROM (
+            SELECT item_id, arg_min(title, valid_from) AS title, arg_min(embedding, valid_from) AS embedding
+            FROM items GROUP BY item_id
+        ) LEFT JOIN ({numbered}) USING (item_id) ORDER BY index NULLS LAST, item_id""").to_arrow_table()
     texts = 0
-    text = np.zeros((len(items), 0), np.float32)
+    titles = np.zeros((len(items), 0), np.float32)
     if description.has_text:
-        known = connection.sql(f"""
-            SELECT title FROM items WHERE title IS NOT NULL AND valid_from < DATE '{cutoff}'
-            UNION SELECT query FROM requests WHERE query IS NOT NULL AND ts < DATE '{cutoff}'""").fetchall()
-        encoder = TextEncoder.fit([row[0] for row in known], config.features.text_dim, config.seed)
+        if previous:
+            encoder = TextEncoder.load(previous / "text_encoder")
+        else:
+            fitted = connection.sql(f"""
+                SELECT title FROM items WHERE title IS NOT NULL AND valid_from < DATE '{cutoff}'
+                UNION SELECT query FROM requests WHERE query IS NOT NULL AND ts < DATE '{cutoff}'""").fetchall()
+            encoder = TextEncoder.fit([row[0] for row in fitted], config.features.text_dim, config.seed)
+            texts = len(fitted)
         encoder.save(folder / "text_encoder")
-        text, texts = encoder.encode(items["title"].to_pylist()), len(known)
+        titles = encoder.encode(items["title"].to_pylist())
     content = _matrix(items["embedding"]) if description.has_embeddings else np.zeros((len(items), 0), np.float32)
     pq.write_table(
         pa.table(
@@ -98,7 +118,7 @@ def _write_items(
                 "index": pa.array(np.arange(1, len(items) + 1, dtype=np.int32)),
                 "item_id": items["item_id"],
                 "content": _lists(content),
-                "text": _lists(text),
+                "text": _lists(titles),
             }
         ),
         folder / "items.parquet",

@@ -23,6 +23,7 @@ from uniscale.progress import Progress
 from uniscale.sections import IngestConfig
 
 MEMORY_LIMIT = "2GB"
+GROUP_ROWS = 100_000  # of a Parquet row group
 
 
 def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
@@ -212,20 +213,34 @@ def _write_clean(
 
 
 def _write_days(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path) -> None:
-    """Stream rows that are ordered by their last column, `day`, into one file a day."""
-    open_day, writer = "", None
+    """Stream rows that are ordered by their last column, `day`, into one file a day.
+
+    Row groups are counted from the start of a day, so that its bytes depend on its own rows alone.
+    """
+    open_day, writer, waiting = "", None, schema.empty_table()
+
+    def flush(rows: int) -> None:
+        nonlocal waiting
+        if writer is not None and len(waiting):
+            writer.write_table(waiting.slice(0, rows).combine_chunks(), row_group_size=rows)
+            waiting = waiting.slice(rows)
+
     for batch in batches:
         days = batch.column("day").dictionary_encode()
         starts = np.flatnonzero(np.diff(days.indices.to_numpy(), prepend=-1))
         for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
             day = days.dictionary[days.indices[start].as_py()].as_py()
             if day != open_day:
+                flush(GROUP_ROWS)
                 if writer is not None:
                     writer.close()
                 part = folder / f"day={day}"
                 part.mkdir(parents=True)
                 open_day, writer = day, pq.ParquetWriter(part / "part-0.parquet", schema, compression="zstd")
-            assert writer is not None
-            writer.write_batch(batch.slice(start, end - start).drop_columns(["day"]).cast(schema))
+            rows = pa.Table.from_batches([batch.slice(start, end - start).drop_columns(["day"]).cast(schema)])
+            waiting = pa.concat_tables([waiting, rows])
+            while len(waiting) >= GROUP_ROWS:
+                flush(GROUP_ROWS)
+    flush(GROUP_ROWS)
     if writer is not None:
         writer.close()

@@ -55,6 +55,16 @@ class Splits:
 
         return cls(span("train"), span("valid"), span("test"), raw["tail_days"])
 
+    @property
+    def days(self) -> tuple[date, ...]:
+        """Every day of the splits, in order."""
+        return tuple(day for name in ("train", "valid", "test") for day in self.days_of(name))
+
+    def days_of(self, name: str) -> list[date]:
+        """Every day of a split, in order."""
+        first, last = getattr(self, name)
+        return [first + timedelta(days=day) for day in range((last - first).days + 1)]
+
     def as_json(self) -> dict[str, list[str]]:
         """`{"train": [first, last], …}` in ISO days, as manifests hold it."""
         return {name: [day.isoformat() for day in getattr(self, name)] for name in ("train", "valid", "test")}

@@ -22,6 +22,7 @@ from features.catalogue import missing_value
 from features.context import SCENARIO_SEPARATOR
 from features.es3.days import read_day
 from features.es3.inputs import like_lists
+from features.es3.report import row_counts
 from uniscale.samples import SampleSpec, row_schema
 
 
@@ -74,7 +75,7 @@ def request_rows(requests: DataFrame, spec: SampleSpec) -> DataFrame:
 
 def write_rows(
     spark: SparkSession, requests: Path, item_days: Path, query_days: Path, spec: SampleSpec, out: Path
-) -> int:
+) -> dict[str, dict[str, dict[str, int]]]:
     """Write the list-wise rows of written requests as `day=…/domain=…/*.parquet`, in their order.
 
     Every row group is a task, whose worker reads, looks up and writes by itself: rows with dozens of lists cost more
@@ -90,7 +91,7 @@ def write_rows(
         out: where the rows go.
 
     Returns:
-        Number of rows.
+        {day: {domain: `features.es3.report.row_counts`}} of what was written.
     """
     files = sorted(requests.glob("*.parquet"))
     groups = [(str(file), group) for file in files for group in range(pq.read_metadata(file).num_row_groups)]
@@ -103,10 +104,18 @@ def write_rows(
             for day, domain, part in _partitions(rows):
                 made = list_rows(part, read_day(Path(items), day), read_day(Path(queries), day), spec)
                 _write(made, Path(target) / f"day={day}" / f"domain={quote(domain)}" / f"part-{task:05d}.parquet")
-            yield pa.record_batch({"rows": pa.array([rows.num_rows], pa.int64())})
+                found = row_counts(made, spec.tasks)
+                columns = [[day] * len(found), [domain] * len(found), [*found], [*found.values()]]
+                yield pa.RecordBatch.from_arrays(
+                    [pa.array(column) for column in columns], ["day", "domain", "name", "n"]
+                )
 
     tasks = spark.range(0, len(groups), 1, max(1, len(groups)))
-    return int(tasks.mapInArrow(write, "rows long").agg(F.sum("rows")).collect()[0][0] or 0)
+    found = tasks.mapInArrow(write, "day string, domain string, name string, n long")
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for row in found.groupBy("day", "domain", "name").agg(F.sum("n").alias("n")).collect():  # days × domains × names
+        counts.setdefault(row["day"], {}).setdefault(row["domain"], {})[row["name"]] = row["n"]
+    return counts
 
 
 def list_rows(requests: pa.RecordBatch, items: pa.Table, queries: pa.Table, spec: SampleSpec) -> pa.RecordBatch:

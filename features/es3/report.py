@@ -2,13 +2,20 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from features.es3.attribution import Rules
+from features.es3.tables import on_days
 from features.splits import Splits
 from uniscale.artifacts import content_hash, read_json
 from uniscale.logs import LogDescription
@@ -16,6 +23,16 @@ from uniscale.samples import LabelSource, QueryRule, SampleSpec, Sampling, row_s
 from uniscale.sections import SamplesConfig
 
 STAGES = ("search-exposed", "+ unexposed expansion", "+ label attribution", "+ searchification")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a job did: stages skipped with the reason, requests in the log by day, and counts of each written day."""
+
+    skipped: dict[str, str]
+    rules: Rules
+    logged: dict[str, int]
+    days: dict[str, dict[str, Any]]  # "rows" by domain, "events", "searches" and, unless stage 3 was skipped, its own
 
 
 def skipped_stages(description: LogDescription, config: SamplesConfig) -> dict[str, str]:
@@ -33,40 +50,29 @@ def skipped_stages(description: LogDescription, config: SamplesConfig) -> dict[s
     return reasons
 
 
-def split_of(splits: Splits) -> Column:
-    """Name of the split that the column `day` belongs to, null for a day that no split holds."""
-    return F.coalesce(
-        *(
-            F.when(F.col("day").between(*(F.lit(day) for day in getattr(splits, name))), F.lit(name))
-            for name in ("train", "valid", "test")
-        )
-    )
+def row_counts(rows: pa.RecordBatch, tasks: Sequence[str]) -> dict[str, int]:
+    """Counts of list-wise rows: "requests", "samples", one a Sampling, one a task and LabelSource, one a QueryRule.
 
-
-def count_rows(rows: DataFrame, splits: Splits, rules: Rules) -> dict[str, Any]:
-    """Counts of written rows, by split and domain, with samples and positives by kind.
-
-    Returns:
-        {split: {domain: {"requests", "samples", one count a Sampling, one a task and LabelSource, one a QueryRule}}};
-        counts of 0 are left out.
+    Counts of 0 are left out.
     """
+    counts = {"requests": rows.num_rows, "samples": len(rows["item"].flatten())}
+    kinds: list[tuple[str, type[IntEnum], str]] = [("sampling", Sampling, ""), ("query_rule", QueryRule, "query.")]
+    for column, kind, prefix in (*kinds, *((f"{task}_source", LabelSource, f"{task}.") for task in tasks)):
+        values = rows[column].flatten() if pa.types.is_list(rows[column].type) else rows[column]
+        found = zip(*np.unique(values.to_numpy(), return_counts=True), strict=True)
+        counts |= {prefix + kind(value).name.lower(): int(n) for value, n in found}
+    return {name: n for name, n in counts.items() if n and not name.endswith(".none")}
 
-    def number(column: str, value: int) -> Column:
-        return F.sum(F.size(F.filter(column, lambda x: x == value)))
 
-    measures = {"requests": F.count("*"), "samples": F.sum(F.size("item"))}
-    measures |= {kind.name.lower(): number("sampling", kind) for kind in Sampling}
-    for task in rules.tasks:
-        measures |= {f"{task}.{s.name.lower()}": number(f"{task}_source", s) for s in LabelSource if s}
-    measures |= {f"query.{rule.name.lower()}": F.count_if(F.col("query_rule") == int(rule)) for rule in QueryRule}
-    table = rows.groupBy(split_of(splits).alias("split"), "domain").agg(
-        *(measure.alias(name.replace(".", "__")) for name, measure in measures.items())
-    )
-    counts: dict[str, Any] = {name: {} for name in ("train", "valid", "test")}
-    for row in table.collect():  # splits × domains rows
-        found = {name: int(row[name.replace(".", "__")]) for name in measures}
-        counts[row["split"]][row["domain"]] = {name: value for name, value in found.items() if value}
-    return counts
+def summed(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Nested counts added up key by key."""
+    total: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = (
+                summed([total.get(name, {}), value]) if isinstance(value, dict) else total.get(name, 0) + value
+            )
+    return total
 
 
 def table_1(counts: dict[str, dict[str, int]], target: str, primary: str) -> list[dict[str, Any]]:
@@ -107,90 +113,107 @@ def table_1(counts: dict[str, dict[str, int]], target: str, primary: str) -> lis
     ]
 
 
-def count_events(events: DataFrame, landings: DataFrame, splits: Splits, rules: Rules) -> dict[str, Any]:
-    """Where the events on the days of the splits went, by task, in and outside the target domain.
+def count_events(
+    events: DataFrame, landings: DataFrame, days: Sequence[date], rules: Rules
+) -> dict[str, dict[str, Any]]:
+    """Where the events of these days went, by task, in and outside the target domain.
 
     The sources and `unattributed` add up to `events`. An event may have landed on a sample of another day.
 
     Args:
         events: result of `attribution.task_events`.
         landings: event_id, task, request_id, item_id, at, source, of search and pseudo samples together.
-        splits: the days that count.
+        days: the days that count.
         rules: tasks.
 
     Returns:
-        {task: {"in_domain" | "cross_domain": {"events", one count a LabelSource, "unattributed"}, "absorbed"}}, where
-        absorbed events landed on a sample that another event had made positive.
+        {day: {task: {"in_domain" | "cross_domain": {"events", one count a LabelSource, "unattributed"}, "absorbed"}}},
+        where absorbed events landed on a sample that another event had made positive.
     """
     # The event that makes a sample positive is the earliest of the best source; the rest are absorbed.
     best = Window.partitionBy("task", "request_id", "item_id").orderBy("source", "at", "event_id")
     landed = landings.select("event_id", "task", "source", (F.row_number().over(best) > 1).alias("absorbed"))
-    joined = events.where(split_of(splits).isNotNull()).join(landed, ["event_id", "task"], "left")
+    joined = on_days(events, days).join(landed, ["event_id", "task"], "left")
     level = F.coalesce("source", F.lit(0)).alias("source")
-    table = joined.groupBy("task", "own", level).agg(F.count("*").alias("n"), F.count_if("absorbed").alias("absorbed"))
-    result: dict[str, Any] = {
-        task: {"in_domain": {"events": 0}, "cross_domain": {"events": 0}, "absorbed": 0} for task in rules.tasks
-    }
-    for row in table.collect():  # tasks × levels rows
-        side = result[row["task"]]["in_domain" if row["own"] else "cross_domain"]
+    table = joined.groupBy("day", "task", "own", level).agg(
+        F.count("*").alias("n"), F.count_if("absorbed").alias("absorbed")
+    )
+    result = {day.isoformat(): no_events(rules) for day in days}
+    for row in table.collect():  # days × tasks × levels rows
+        task = result[row["day"].isoformat()][row["task"]]
+        side = task["in_domain" if row["own"] else "cross_domain"]
         side["events"] += row["n"]
         side[LabelSource(row["source"]).name.lower() if row["source"] else "unattributed"] = row["n"]
-        result[row["task"]]["absorbed"] += row["absorbed"]
+        task["absorbed"] += row["absorbed"]
     return result
 
 
-def count_searches(requests: DataFrame, search: DataFrame, splits: Splits, rules: Rules) -> dict[str, int]:
-    """Requests of the target domain: how many the log has, how many are written, and why the others are not.
+def no_events(rules: Rules) -> dict[str, Any]:
+    """What `count_events` says of a day without events."""
+    return {task: {"in_domain": {"events": 0}, "cross_domain": {"events": 0}, "absorbed": 0} for task in rules.tasks}
+
+
+def count_logged(requests: DataFrame, rules: Rules) -> dict[str, int]:
+    """Requests of the target domain in the log, by day."""
+    rows = requests.where(F.col("domain") == rules.target).groupBy("day").count().collect()  # a row a day
+    return {row["day"].isoformat(): row["count"] for row in rows}
+
+
+def count_searches(search: DataFrame, days: Sequence[date]) -> dict[str, dict[str, int]]:
+    """Written search requests by day, and how many unexposed candidates their lists were short of.
 
     Args:
-        requests: of the log, all domains.
         search: result of stage 1.
-        splits: the days that are written.
-        rules: the target domain.
+        days: the days that are written.
     """
-    day, split = F.col("day"), split_of(splits)
-    row = (
-        requests.where(F.col("domain") == rules.target)
-        .agg(
-            F.count("*").alias("logged"),
-            F.count_if(day < F.lit(splits.train[0])).alias("warm_up"),
-            F.count_if(split.isNull() & (day > F.lit(splits.valid[1]))).alias("immature"),
-            F.count(split).alias("mature"),
-        )
-        .collect()[0]
-    )
-    kept = search.where(split.isNotNull()).agg(
-        F.count("*").alias("written"), F.coalesce(F.sum("shortage"), F.lit(0)).alias("shortage")
-    )
-    written = kept.collect()[0]
-    return {
-        "logged": row["logged"],
-        "warm_up": row["warm_up"],
-        "immature": row["immature"],
-        "without_exposures": row["mature"] - written["written"],
-        "written": written["written"],
-        "unexposed_short": written["shortage"],
-    }
+    return _by_day(on_days(search, days), {"written": F.count("*"), "unexposed_short": F.sum("shortage")})
 
 
-def count_pseudo(pseudo: DataFrame) -> dict[str, int]:
-    """What became of the clicks of stage 3: pseudo-requests by query rule, and what they lack.
+def count_pseudo(pseudo: DataFrame, days: Sequence[date]) -> dict[str, dict[str, int]]:
+    """What became of the clicks of stage 3, by day: pseudo-requests by query rule, and what they lack.
 
     Args:
         pseudo: result of `queries.choose`.
+        days: the days that are written.
     """
     placed = F.col("placed")
     measures = {
-        "clicks": F.count("*") + F.coalesce(F.sum("repeats"), F.lit(0)),
-        "repeated": F.coalesce(F.sum("repeats"), F.lit(0)),
+        "clicks": F.count("*") + F.sum("repeats"),
+        "repeated": F.sum("repeats"),
         "without_context": F.count_if(~placed),
         "without_query": F.count_if(placed & F.col("query").isNull()),
         "without_similar_negative": F.count_if(placed & F.col("query").isNotNull() & (F.size("items") == 1)),
     }
     for rule in list(QueryRule)[1:]:
         measures[rule.name.lower()] = F.count_if(placed & (F.col("query_rule") == int(rule)))
-    row = pseudo.agg(*(measure.alias(name) for name, measure in measures.items())).collect()[0]
-    return {name: int(row[name]) for name in measures}
+    none = dict.fromkeys(measures, 0)
+    found = _by_day(on_days(pseudo, days), measures)
+    return {day.isoformat(): found.get(day.isoformat(), none) for day in days}
+
+
+def _by_day(frame: DataFrame, measures: dict[str, Column]) -> dict[str, dict[str, int]]:
+    table = frame.groupBy("day").agg(*(measure.alias(name) for name, measure in measures.items()))
+    return {row["day"].isoformat(): {name: int(row[name]) for name in measures} for row in table.collect()}
+
+
+def search_requests(logged: dict[str, int], days: dict[str, dict[str, Any]], splits: Splits) -> dict[str, int]:
+    """Requests of the target domain: how many the log has, how many are written, and why the others are not.
+
+    Args:
+        logged: result of `count_logged`.
+        days: counts of the days of the splits.
+        splits: the days that are written.
+    """
+    train, valid = splits.as_json()["train"][0], splits.as_json()["valid"][1]
+    mature = sum(logged.get(day, 0) for day in days)
+    found = summed([{"written": 0, "unexposed_short": 0}, *(counts["searches"] for counts in days.values())])
+    return {
+        "logged": sum(logged.values()),
+        "warm_up": sum(n for day, n in logged.items() if day < train),
+        "immature": sum(n for day, n in logged.items() if day > valid and day not in days),
+        "without_exposures": mature - found["written"],
+        **found,
+    }
 
 
 def manifest(
@@ -199,22 +222,29 @@ def manifest(
     features: Path,
     seed: int,
     splits: Splits,
-    skipped: dict[str, str],
-    rules: Rules,
-    counts: dict[str, Any],
+    done: Counted,
 ) -> dict[str, Any]:
     """The manifest of a written samples folder; Table 1 counts its training split."""
+    rules, days, skipped = done.rules, done.days, done.skipped
     report_of_ingest = logs / "report.json"
     schema = row_schema(SampleSpec.load(out))
     fields = [[field.name, str(field.type)] for field in schema]
+    rows = {
+        name: summed(days[day.isoformat()]["rows"] for day in splits.days_of(name))
+        for name in ("train", "valid", "test")
+    }
+    pseudo = {"searchification": summed(day["searchification"] for day in days.values() if "searchification" in day)}
     return {
         "splits": splits.as_json(),
         "label_tail_days": splits.tail_days,
         "seed": seed,
         "table1_of": "train",
-        "table1": table_1(counts["rows"]["train"], rules.target, rules.primary),
+        "table1": table_1(rows["train"], rules.target, rules.primary),
         "skipped": [{"stage": stage, "reason": reason} for stage, reason in skipped.items()],
-        **counts,
+        **({} if "searchification" in skipped else pseudo),
+        "events": summed([no_events(rules), *(day["events"] for day in days.values())]),
+        "search_requests": search_requests(done.logged, days, splits),
+        "rows": rows,
         "schema_hash": hashlib.blake2b(json.dumps(fields).encode(), digest_size=8).hexdigest(),
         "inputs": {"logs": content_hash(logs), "features": content_hash(features / "tables")},
         "listwise_bytes": sum(file.stat().st_size for file in (out / "rows").rglob("*.parquet")),

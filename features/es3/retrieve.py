@@ -22,6 +22,7 @@ from uniscale.logs import TIMESTAMP
 from uniscale.samples import Feature, SampleSpec
 
 BATCH_ROWS = 100_000
+KEYS = pa.schema([("key", pa.string()), ("day", pa.date32())])
 GROUP_ROWS = 4_096  # rows of a Parquet row group, the unit that Spark hands to its cores
 
 
@@ -134,7 +135,9 @@ def _at_midnight(rows: pa.Table, key: str) -> pa.Table:
 
 def _batches(folder: Path, rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
     """The rows of a Parquet folder in the order of its files, `rows` at a time, and then the rest or none."""
-    dataset = ds.dataset([str(file) for file in sorted(folder.rglob("*.parquet"))], format="parquet")
+    files = [str(file) for file in sorted(folder.rglob("*.parquet"))]
+    # Spark writes no folder for a kind of key that nobody asks for.
+    dataset = ds.dataset(files, format="parquet") if files else ds.dataset(KEYS.empty_table())
     waiting = dataset.schema.empty_table()
     for batch in dataset.to_batches(batch_size=rows):
         waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])

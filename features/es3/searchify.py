@@ -5,7 +5,7 @@ clicked item, and as negatives the unclicked items of that request that resemble
 `features.es3.queries`. Nothing is padded: no similar item, no negative; no query, no pseudo-request.
 
 A click that names no request is always a lone positive, so nothing may mark it: its context is that of the user's
-last request in its domain, and where there is none there is no pseudo-request.
+last request in its domain within the window of a click, and where there is none there is no pseudo-request.
 """
 
 from collections.abc import Sequence
@@ -51,12 +51,14 @@ def unclaimed_clicks(
         "user_id", "domain", F.unix_micros("ts").alias("at"), F.struct("ts", "request_id", surroundings.alias("around"))
     ).toDF("user_id", "domain", "at", "request")
     past = Window.partitionBy("user_id", "domain").orderBy("at").rangeBetween(Window.unboundedPreceding, 0)
+    last, window = F.max("request").over(past), rules.micros(rules.primary)
+    fresh = F.when(F.col("at") - F.unix_micros(last["ts"]) <= window, last["around"])
     placed = (
         found.unionByName(made, allowMissingColumns=True)
-        .withColumn("around", F.coalesce("around", F.max("request").over(past)["around"]))
+        .withColumn("around", F.coalesce("around", fresh))
         .where(F.col("event_id").isNotNull())
     )
-    in_window = (F.col("at") - F.col("asked")).between(0, rules.micros(rules.primary))
+    in_window = (F.col("at") - F.col("asked")).between(0, window)
     first = F.struct("at", "event_id", "event_request", "user_id", "asked", "domain", "around")
     group = F.coalesce("event_request", "event_id")
     return (

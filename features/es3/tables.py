@@ -1,6 +1,6 @@
 """The log tables as Spark DataFrames: the columns this job needs, with their types stated, pruned by day."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -42,6 +42,6 @@ def read_logs(spark: SparkSession, logs: Path, has_candidates: bool, context: Se
     return Logs(requests, read("exposures"), read("events"), candidates)
 
 
-def within(frame: DataFrame, first: date, last: date) -> DataFrame:
-    """Rows of the day partitions `first` to `last`, both included."""
-    return frame.where(F.col("day").between(F.lit(first), F.lit(last)))
+def on_days(frame: DataFrame, days: Iterable[date]) -> DataFrame:
+    """Rows of some day partitions."""
+    return frame.where(F.col("day").isin(sorted(days)))

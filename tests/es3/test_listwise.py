@@ -10,11 +10,10 @@ from typer.testing import CliRunner
 
 from features.es3.days import read_day, write_days
 from features.es3.listwise import labelled, request_rows, write_rows
-from features.es3.report import count_rows, table_1
+from features.es3.report import row_counts, summed, table_1
 from features.es3.retrieve import item_inputs, query_inputs, request_inputs
-from features.splits import Splits
 from features.text import TextEncoder
-from tests.es3.conftest import RULES, clock
+from tests.es3.conftest import clock
 from uniscale.artifacts import read_json
 from uniscale.cli import app
 from uniscale.hashing import hash64
@@ -94,7 +93,10 @@ def folder(spark, tmp_path_factory):
     pq.write_table(request_inputs(asked, found, catalogue, SPEC), out / "whole" / "0.parquet", row_group_size=1)
     for name, table in (("item", item_inputs(items, catalogue, SPEC)), ("query", query_inputs(queries, encoder, SPEC))):
         write_days(pa.chunked_array([[DAY] * len(table)], pa.date32()), table, out / name, 0)
-    assert write_rows(spark, out / "whole", out / "item", out / "query", SPEC, out / "rows") == 2
+    counts = write_rows(spark, out / "whole", out / "item", out / "query", SPEC, out / "rows")
+    assert {day: {domain: n["requests"] for domain, n in found.items()} for day, found in counts.items()} == {
+        "2026-01-05": {"feed": 1, "search": 1}
+    }
     SPEC.save(out)
     return out
 
@@ -169,10 +171,12 @@ def test_what_nobody_knows_is_a_true_nought_or_unknown(rows):
     assert row["item_hash"] == [hash64("new")]
 
 
-def test_table_1_by_hand(spark, folder):
-    splits = Splits(train=(DAY, DAY), valid=(date(2026, 1, 6),) * 2, test=(date(2026, 1, 7),) * 2, tail_days=0)
-    counts = count_rows(spark.read.parquet(str(folder / "rows")), splits, RULES)
-    search, feed = counts["train"]["search"], counts["train"]["feed"]
+def test_table_1_by_hand(folder):
+    counts = {
+        file.parent.name.removeprefix("domain="): row_counts(pq.ParquetFile(file).read().to_batches()[0], SPEC.tasks)
+        for file in folder.glob("rows/*/*/*.parquet")
+    }
+    search, feed = counts["search"], counts["feed"]
     assert search == {
         "requests": 1, "samples": 3, "exposed": 2, "unexposed": 1,
         "click.in_domain": 1, "click.unexposed": 1, "conversion.clicked": 1, "query.typed": 1,
@@ -180,15 +184,19 @@ def test_table_1_by_hand(spark, folder):
     assert feed == {
         "requests": 1, "samples": 1, "pseudo_positive": 1, "click.pseudo": 1, "query.co_occurrence": 1
     }  # fmt: skip
-    assert counts["valid"] == counts["test"] == {}
     keys = ("requests", "samples", "click_positives", "requests_x", "samples_x", "click_positives_x")
-    table = table_1(counts["train"], "search", "click")
+    table = table_1(counts, "search", "click")
     assert [tuple(stage[key] for key in keys) for stage in table] == [
         (1, 2, 1, 1.0, 1.0, 1.0),
         (1, 3, 1, 1.0, 1.5, 1.0),
         (1, 3, 2, 1.0, 1.5, 2.0),
         (2, 4, 3, 2.0, 2.0, 3.0),
     ]
+
+
+def test_counts_add_up_key_by_key():
+    assert summed([]) == {}
+    assert summed([{"a": 1, "b": {"c": 2}}, {"b": {"c": 3, "d": 4}}]) == {"a": 1, "b": {"c": 5, "d": 4}}
 
 
 def test_table_1_without_a_baseline_has_no_multipliers():

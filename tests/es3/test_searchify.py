@@ -48,6 +48,8 @@ def clicks(spark, requests):
             ("second", "u", "c", 16, "feed", "click", "f1"),
             ("late", "u", "d", 111, "feed", "click", "f1"),
             ("free", "u", "e", 200, "feed", "click", None),
+            ("edge", "u", "e", 250, "feed", "click", None),
+            ("stale", "u", "e", 251, "feed", "click", None),
             ("elsewhere", "u", "e", 200, "ads", "click", None),
             ("stranger", "v", "b", 20, "feed", "click", "f1"),
             ("bought", "u", "b", 30, "feed", "purchase", "f1"),
@@ -59,7 +61,7 @@ def clicks(spark, requests):
 
 
 def test_only_clicks_outside_search_that_no_sample_earned_are_taken(clicks):
-    assert set(clicks) == {"first", "second", "free", "elsewhere", "stranger"}
+    assert set(clicks) == {"first", "second", "free", "edge", "stale", "elsewhere", "stranger"}
 
 
 def test_a_second_click_on_the_item_of_a_request_is_a_repeat(clicks):
@@ -78,8 +80,9 @@ def test_a_click_that_names_no_request_of_its_user_stands_at_its_own_time(clicks
 
 
 def test_its_context_is_that_of_the_users_last_request_in_the_domain(clicks):
-    assert (clicks["free"]["scenario"], clicks["free"]["placed"]) == (["evening"], True)  # not of f2, which is later
-    for without in ("elsewhere", "stranger"):  # no request of this user in this domain so far
+    for placed in ("free", "edge"):  # of f3, up to the window after it, and not of f2, which is later
+        assert (clicks[placed]["scenario"], clicks[placed]["placed"]) == (["evening"], True)
+    for without in ("elsewhere", "stranger", "stale"):  # no request of this user in this domain within the window
         assert (clicks[without]["scenario"], clicks[without]["placed"]) == (None, False)
 
 

@@ -41,15 +41,42 @@ def ingest(logs: Logs, out: Out, settings: Settings = None, config: ConfigPath =
     call("ingest", seed=c.seed, rules=c.ingest, raw=logs, clean=out)
 
 
-def features(logs: Logs, out: Out, settings: Settings = None, config: ConfigPath = None) -> None:
+def features(
+    logs: Logs,
+    out: Out,
+    previous: Annotated[
+        Path | None, typer.Option(help="Feature folder whose text encoder and numbering of items are kept.")
+    ] = None,
+    settings: Settings = None,
+    config: ConfigPath = None,
+) -> None:
     """Build point-in-time feature tables, apply the Feast repository and fill its online store."""
     c = load(config, settings)
+    if previous is not None:
+        from features.build import build_features
+
+        build_features(c, logs, out, previous)
+        return
     call("features", seed=c.seed, settings=c.features, samples=c.samples, clean=logs, tables=out)
 
 
-def samples(logs: Logs, tables: Tables, out: Out, settings: Settings = None, config: ConfigPath = None) -> None:
+def samples(
+    logs: Logs,
+    tables: Tables,
+    out: Out,
+    previous: Annotated[
+        Path | None, typer.Option(help="Samples folder of an earlier build: only days that the logs changed are built.")
+    ] = None,
+    settings: Settings = None,
+    config: ConfigPath = None,
+) -> None:
     """Build list-wise samples by ES3 on Spark."""
     c = load(config, settings)
+    if previous is not None:
+        from features.es3.build import build_samples
+
+        build_samples(c, logs, tables, out, previous=previous)
+        return
     sections = {"settings": c.samples, "features": c.features, "spark": c.spark}
     call("samples", seed=c.seed, **sections, clean=logs, tables=tables, rows=out)
 
