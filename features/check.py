@@ -43,8 +43,13 @@ def check_logs(rules: IngestConfig, samples: SamplesConfig, logs: Path, now: dat
         labels: a row a task: window_hours, events (that name their request), within (share of them inside the window),
             median_hours, p99_hours, matured_until (last day whose windows have closed) and open_requests after it.
         split: fits, why not, tail_days, and days and requests of train, valid and test.
+
+    Raises:
+        DataError: there is no such folder.
     """
     logs = Path(logs)
+    if not logs.is_dir():
+        raise DataError(f"no folder {logs}: give the path of a log folder; docs/your-own-logs.md says what it holds")
     with tempfile.TemporaryDirectory(prefix="uniscale-check-") as place:
         clean = Path(place) / "clean"
         try:

@@ -59,9 +59,10 @@ class FeatureConfig(Section):
 class SparkConfig(Section):
     """The Spark session of the sample job."""
 
-    master: str = Field(description="local[2], spark://…, k8s://…")
+    master: str = Field(description="local[2], spark://…, k8s://…, sc://…; empty: as spark-submit says")
     driver_memory: str
     shuffle_partitions: int = Field(ge=1)
+    settings: dict[str, str] = Field(description="further settings by Spark's own names, as spark.executor.memory")
 
 
 class SamplesConfig(Section):

@@ -47,7 +47,8 @@ def java_home(java: Path, folder: Path) -> Path:
 def spark_session(config: SparkConfig, java_options: str = "") -> Iterator[SparkSession]:
     """Start a session, yield it, and stop it with its JVM whatever happens.
 
-    `config.master` is `local[n]`, a cluster's URL, or `sc://…` for Spark Connect, where no JVM is started here.
+    `config.master` is `local[n]`, a cluster's URL, `sc://…` for Spark Connect, where no JVM is started here, or empty
+    under spark-submit, whose JVM and master are taken and left to it.
     `java_options` are further flags of the driver's JVM.
 
     Raises:
@@ -83,7 +84,9 @@ def spark_session(config: SparkConfig, java_options: str = "") -> Iterator[Spark
             wanted["SPARK_LOCAL_IP"] = "127.0.0.1"
             static |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
         with _environment(wanted):
-            builder = SparkSession.builder.master(config.master).appName("uniscale-es3")
+            builder = SparkSession.builder.appName("uniscale-es3")
+            if config.master:
+                builder = builder.master(config.master)
             for key, value in (static | _sql_settings(config)).items():
                 builder = builder.config(key, value)
             try:
@@ -106,6 +109,7 @@ def _sql_settings(config: SparkConfig) -> dict[str, str]:
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         # Lists of candidates are gathered by key: sorting is for what does not fit, not for more than 128 keys.
         "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": "100000",
+        **config.settings,
     }
 
 
@@ -126,7 +130,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 def _end_jvm() -> None:
     # SparkSession.stop leaves the JVM running until Python exits: it would hold its memory through training.
     gateway = SparkContext._gateway
-    if gateway is None:
+    if gateway is None or gateway.proc is None:  # none was started, or spark-submit did
         return
     gateway.shutdown()
     gateway.proc.stdin.close()

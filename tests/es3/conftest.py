@@ -34,7 +34,7 @@ def clock(minute: float) -> datetime:
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    config = SparkConfig(master="local[2]", driver_memory="1g", shuffle_partitions=2)
+    config = SparkConfig(master="local[2]", driver_memory="1g", shuffle_partitions=2, settings={})
     with spark_session(config, "-XX:+UseSerialGC -XX:TieredStopAtLevel=1") as session:
         yield session
 

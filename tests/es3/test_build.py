@@ -28,21 +28,20 @@ from uniscale.samples import LabelSource, QueryRule, SampleSpec, Sampling, row_s
 
 pytestmark = [pytest.mark.spark, pytest.mark.xdist_group("spark")]
 
-CONFIG = load_config(
-    overrides=[
-        "simulation.users=150",
-        "simulation.items=300",
-        "simulation.days=14",
-        "simulation.candidates=30",
-        "features.text_dim=16",
-        "features.windows_days=[1, 7]",
-        "features.max_behaviours=8",
-        "samples.warmup_days=2",
-        "samples.valid_days=1",
-        "samples.test_days=2",
-        "samples.conversion_window_days=2",
-    ]
-)
+SETTINGS = [
+    "simulation.users=150",
+    "simulation.items=300",
+    "simulation.days=14",
+    "simulation.candidates=30",
+    "features.text_dim=16",
+    "features.windows_days=[1, 7]",
+    "features.max_behaviours=8",
+    "samples.warmup_days=2",
+    "samples.valid_days=1",
+    "samples.test_days=2",
+    "samples.conversion_window_days=2",
+]
+CONFIG = load_config(overrides=SETTINGS)
 
 
 @pytest.fixture(scope="module")
