@@ -20,8 +20,9 @@ from uniscale.errors import DataError
 from uniscale.progress import Progress
 
 # A short job on a laptop: the first compiler alone is ready sooner than the second would pay, one collector thread
-# leaves the other core to the work, and a heap of full size from the start spares the collections that grow it.
-LOCAL_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:NewRatio=1 -Xms"
+# leaves the other core to the work, and a heap and a class space of full size from the start spare the collections that
+# grow them.
+LOCAL_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:NewRatio=1 -XX:MetaspaceSize=512m -Xms"
 JOB = "features.es3.job"
 
 

@@ -71,7 +71,7 @@ class Job:
             self.progress.advance(note="label attribution")
             requests, of_pseudo = on_days(search, self.days).drop("shortage"), None
             if corpus is not None:
-                chosen = self._searchified(tables, rules, events, landings, context, corpus)
+                chosen = self._searchified(tables, rules, events, landings, context, beside, corpus)
                 of_pseudo = beside.submit(report.count_pseudo, chosen, self.days)
                 pseudo = chosen.where(F.col("placed") & F.col("query").isNotNull())
                 further = searchify.pseudo_conversions(pseudo, events, landings, rules)
@@ -144,7 +144,8 @@ class Job:
         events: DataFrame,
         landings: DataFrame,
         context: Sequence[str],
-        known: "Future[Path]",
+        beside: ThreadPoolExecutor,
+        known: Future[Path],
     ) -> DataFrame:
         """What became of the clicks on all days of `_near`: result of `queries.choose`."""
         requests = self._until_then(tables.requests)
@@ -152,18 +153,19 @@ class Job:
         clicks = searchify.unclaimed_clicks(events, landings, self._near(requests), rules, columns)
         clicks = self._save("pseudo_clicks", clicks.withColumn("day", F.to_date("ts")))
         exposures = self._near(tables.exposures).drop("day")
+        catalogue = self.spark.read.parquet(str(self.features / "items.parquet"))
+        vectors = catalogue.select("item_id", "content")
+        found = searchify.pseudo_lists(
+            clicks, exposures, events, vectors, self.config.negatives, self.config.similarity_floor
+        )
+        lists = beside.submit(self._save, "pseudo_lists", found)
         all_events = attribution.task_events(self._until_then(tables.events), rules)
         past = self._save("past", queries.past_queries(clicks, queries.search_clicks(all_events, requests, rules)))
-        catalogue = self.spark.read.parquet(str(self.features / "items.parquet"))
         orphans = past.where("own is null and common is null").join(clicks, "request_id")
         titles = orphans.join(catalogue.select("item_id", "text"), "item_id").where(F.vector_norm("text") > 0)
         nearest = corpus.nearest_queries(titles, known.result() / "ann")
-        vectors = catalogue.select("item_id", "content")
-        lists = searchify.pseudo_lists(
-            clicks, exposures, events, vectors, self.config.negatives, self.config.similarity_floor
-        )
         typed = self.spark.read.parquet(str(known.result() / "rows"))
-        return self._save("pseudo", queries.choose(lists, past, nearest, typed))
+        return self._save("pseudo", queries.choose(lists.result(), past, nearest, typed))
 
     def _write_rows(self, requests: DataFrame, spec: SampleSpec, out: Path) -> RowCounts:
         """Ask the feature store for what the written requests need, and write their list-wise rows."""

@@ -155,15 +155,15 @@ def plain(value):
     return [each or None for each in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize(
-    ("service", "key", "function"),
-    [
-        ("ranking_requests", "user_id", "request_features"),
-        ("ranking_queries", "query", "query_day_features"),
-        ("ranking_items", "item_id", "item_day_features"),
-    ],
-)
-def test_offline_equals_online_at_the_instants_of_the_online_store(features, service, key, function):
+SERVICES = [
+    ("ranking_requests", "user_id", "request_features"),
+    ("ranking_queries", "query", "query_day_features"),
+    ("ranking_items", "item_id", "item_day_features"),
+]
+
+
+def keys_that_agree(features, service, key, function):
+    """How many keys a service has; each of its columns is the same offline and online for every one of them."""
     from features.store import retrieval
     from features.store.repository import WITHOUT_BEHAVIOUR, open_online
 
@@ -182,6 +182,54 @@ def test_offline_equals_online_at_the_instants_of_the_online_store(features, ser
     for name in set(online) - {key}:
         expected = offline["attributes_as_of" if name in attributes else "as_of"][name].to_pylist()
         assert [plain(value) for value in online[name]] == expected, name
+    return len(keys)
+
+
+@pytest.mark.parametrize(("service", "key", "function"), SERVICES)
+def test_offline_equals_online_at_the_instants_of_the_online_store(features, service, key, function):
+    assert keys_that_agree(features, service, key, function) > 0
+
+
+@pytest.mark.slow
+def test_offline_equals_online_on_ten_thousand_users(config, tmp_path):
+    from features.build import build_features
+
+    logs = random_logs(users=12_000, items=300, requests=30_000).write(tmp_path / "logs")
+    build_features(config, logs, tmp_path / "features")
+    assert keys_that_agree(tmp_path / "features", *SERVICES[0]) >= 10_000
+
+
+def test_the_plan_of_unchanged_definitions_is_empty_and_a_change_shows(features):
+    """What `feast plan` prints, for the registry that a build wrote."""
+    from feast import Entity, FeatureService, FeatureView
+    from feast.repo_contents import RepoContents
+
+    from features.store.repo.definitions import definitions
+    from features.store.repository import open_online
+    from uniscale.logs import LogDescription
+
+    store = open_online(features)
+    spec, description = SampleSpec.load(features), LogDescription.load(features)
+
+    def changes(of):
+        objects = definitions(of, description, features.resolve() / "tables")
+        views, entities, services = (
+            [one for one in objects if isinstance(one, kind)] for kind in (FeatureView, Entity, FeatureService)
+        )
+        sources = [source for view in views for source in (view.batch_source, view.stream_source) if source]
+        projects = store.registry.list_projects()
+        diff, _, _ = store.plan(RepoContents(projects, sources, views, [], [], [], entities, services, []))
+        own = {"batch_source", "stream_source"}  # Feast compares the moments they were registered, too
+        return {
+            one.name
+            for one in diff.feast_object_diffs
+            if {each.property_name for each in one.feast_object_property_diffs} - own
+            or (one.transition_type.name in ("CREATE", "DELETE") and one.name != "__dummy")
+        }
+
+    assert changes(spec) == set()
+    fewer = replace(spec, features=tuple(f for f in spec.features if not f.name.startswith("query_clicks")))
+    assert "query_statistics" in changes(fewer)
 
 
 def test_the_online_store_of_a_real_log_knows_nothing_of_its_test_days(features, logs, config):
