@@ -1,6 +1,7 @@
 # The images of the pipeline's steps and of the service; `make images` prints the commands that build them.
-# Targets: features (Java for Spark), train, train-gpu, serve, monitor; `all` has everything and runs any step.
+# Targets: features (Java for Spark), spark (pods of a Spark cluster), train, train-gpu, serve, monitor; `all` has everything and runs any step.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG SPARK_IMAGE=apache/spark:4.3.0
 ARG CUDA_IMAGE=nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04
 
 FROM ${PYTHON_IMAGE} AS base
@@ -27,6 +28,17 @@ FROM base AS features
 USER root
 RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless procps && rm -rf /var/lib/apt/lists/*
 USER 10001
+
+# Pods of a Spark cluster on Kubernetes: its master starts them through the entry point of Spark's own image.
+FROM ${SPARK_IMAGE} AS spark-entrypoint
+
+FROM features AS spark
+USER root
+RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/*
+COPY --from=spark-entrypoint /opt/entrypoint.sh /opt/entrypoint.sh
+ENV SPARK_HOME=/usr/local/lib/python3.11/site-packages/pyspark
+USER 10001
+ENTRYPOINT ["/opt/entrypoint.sh"]
 
 FROM base AS train
 

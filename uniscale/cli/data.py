@@ -8,19 +8,15 @@ from typing import Annotated
 
 import typer
 
-from uniscale.cli.options import ConfigPath, Settings, console, load
+from uniscale.cli.options import ConfigPath, Rows, Settings, console, load
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs as `data …`."""
-    verbs = typer.Typer(no_args_is_help=True)
-    verbs.callback()(_group)  # a group of one verb would lose the verb's name
-    verbs.command()(check)
+    verbs = typer.Typer(no_args_is_help=True, help="Logs before a run, samples after one.")
+    for verb in (check, ids):
+        verbs.command()(verb)
     app.add_typer(verbs, name="data", rich_help_panel="Steps")
-
-
-def _group() -> None:
-    """Logs before a run."""
 
 
 def check(
@@ -54,3 +50,24 @@ def check(
         print_tables(sections(result), screen)
         screen.print(verdict(result), markup=False)
     raise typer.Exit(1 if result["broken"] else 0)
+
+
+def ids(
+    rows: Rows,
+    share: Annotated[
+        float, typer.Option(min=0.001, max=0.9, help="Share of ids in shared rows that is bearable.")
+    ] = 0.1,
+    settings: Settings = None,
+    config: ConfigPath = None,
+) -> None:
+    """How ids share the rows of their embedding tables, and the rows that each table should have."""
+    from rich.table import Table
+
+    from features.id_tables import id_tables
+
+    table_rows = load(config, settings).model.table_rows
+    table = Table("table", "ids", f"shared at {table_rows:,} rows", "expected", f"rows for {share:.0%}")
+    for entry in id_tables(rows, table_rows, share):
+        counts = f"{entry['shared']:.1%}", f"{entry['expected']:.1%}", f"{entry['rows']:,}"
+        table.add_row(entry["table"], f"{entry['ids']:,}", *counts)
+    console().print(table)
