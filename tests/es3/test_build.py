@@ -16,7 +16,9 @@ from sklearn.tree import DecisionTreeClassifier
 
 from features.build import build_features
 from features.es3.build import build_samples
+from features.es3.days import read_day
 from features.es3.report import skipped_stages
+from features.es3.retrieve import write_query_days
 from features.store.retrieval import item_day_features, request_features
 from simulation.marketplace import write_logs
 from uniscale.artifacts import read_json, write_json
@@ -332,6 +334,13 @@ def test_a_source_with_one_domain_and_no_lists_text_or_users_runs_and_says_what_
     assert {kind for kinds in rows["sampling"].to_pylist() for kind in kinds} == {Sampling.EXPOSED}
     assert [stage["samples_x"] for stage in manifest["table1"]] == [1.0] * 4
     assert manifest["table1"][3]["click_positives"] == manifest["table1"][0]["click_positives"] > 0
+
+
+def test_where_nobody_typed_a_query_there_is_an_empty_table_of_queries(root, tmp_path):
+    spec = SampleSpec.load(root / "features")
+    write_query_days(tmp_path / "kind=query", root / "features", spec, tmp_path / "out")  # which Spark did not write
+    found = read_day(tmp_path / "out", "2026-01-07")
+    assert len(found) == 0 and {"query", "query_text", "query_searches_7d"} <= set(found.column_names)
 
 
 def test_skipped_stages_name_what_is_missing():
