@@ -66,7 +66,7 @@ def run(count: int, work: Path) -> None:
 def samples(logs: Path, count: int) -> dict[str, pa.Table]:
     """The newest `count` search candidates of a log as questions, by key: row_id, key, ts, one row a candidate."""
     with duckdb.connect() as connection:
-        rows = connection.execute(f"""
+        rows = connection.sql(f"""
             SELECT user_id, query, r.ts, date_trunc('day', r.ts) AS day, unnest(item_ids[:{PER_REQUEST}]) AS item_id
             FROM read_parquet({text(logs / "requests" / "*" / "*.parquet")}) r
             JOIN read_parquet({text(logs / "candidates" / "*" / "*.parquet")}) USING (request_id)

@@ -56,8 +56,9 @@ def row_counts(rows: pa.RecordBatch, tasks: Sequence[str]) -> dict[str, int]:
     Counts of 0 are left out.
     """
     counts = {"requests": rows.num_rows, "samples": len(rows["item"].flatten())}
-    kinds: list[tuple[str, type[IntEnum], str]] = [("sampling", Sampling, ""), ("query_rule", QueryRule, "query.")]
-    for column, kind, prefix in (*kinds, *((f"{task}_source", LabelSource, f"{task}.") for task in tasks)):
+    kinds: dict[str, tuple[type[IntEnum], str]] = {"sampling": (Sampling, ""), "query_rule": (QueryRule, "query.")}
+    kinds |= {f"{task}_source": (LabelSource, f"{task}.") for task in tasks}
+    for column, (kind, prefix) in kinds.items():
         values = rows[column].flatten() if pa.types.is_list(rows[column].type) else rows[column]
         found = zip(*np.unique(values.to_numpy(), return_counts=True), strict=True)
         counts |= {prefix + kind(value).name.lower(): int(n) for value, n in found}
