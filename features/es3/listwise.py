@@ -101,9 +101,11 @@ def write_rows(
         for task in (task for batch in batches for task in batch["id"].to_pylist()):
             file, group = groups[task]
             rows = pq.ParquetFile(file).read_row_group(group).combine_chunks().to_batches()[0]
-            for day, domain, part in _partitions(rows):
+            for run, (day, domain, part) in enumerate(_partitions(rows)):
                 made = list_rows(part, read_day(Path(items), day), read_day(Path(queries), day), spec)
-                _write(made, Path(target) / f"day={day}" / f"domain={quote(domain)}" / f"part-{task:05d}.parquet")
+                # A day and domain may come twice: a row group can hold the end of one partition and the start of another.
+                name = f"part-{task:05d}-{run:05d}.parquet"
+                _write(made, Path(target) / f"day={day}" / f"domain={quote(domain)}" / name)
                 found = row_counts(made, spec.tasks)
                 columns = [[day] * len(found), [domain] * len(found), [*found], [*found.values()]]
                 yield pa.RecordBatch.from_arrays(

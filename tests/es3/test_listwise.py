@@ -124,6 +124,15 @@ def test_a_task_that_is_tried_again_replaces_its_files(spark, folder, rows):
     assert {file: file.read_bytes() for file in folder.glob("rows/*/*/*")} == before
 
 
+def test_a_domain_that_comes_twice_in_a_row_group_loses_no_row(spark, folder, tmp_path):
+    rows = pq.read_table(folder / "whole" / "0.parquet")
+    (tmp_path / "whole").mkdir()
+    pq.write_table(pa.concat_tables([rows, rows.slice(0, 1)]), tmp_path / "whole" / "0.parquet")
+    counts = write_rows(spark, tmp_path / "whole", folder / "item", folder / "query", SPEC, tmp_path / "rows")
+    written = sum(pq.read_metadata(file).num_rows for file in (tmp_path / "rows").glob("*/*/*.parquet"))
+    assert written == sum(n["requests"] for n in counts["2026-01-05"].values()) == 3
+
+
 def test_a_day_is_read_as_written_in_any_number_of_batches(tmp_path):
     days = [date(2026, 1, 6), DAY, date(2026, 1, 6)]
     for number in range(2):
