@@ -103,7 +103,7 @@ def write_rows(
             rows = pq.ParquetFile(file).read_row_group(group).combine_chunks().to_batches()[0]
             for run, (day, domain, part) in enumerate(_partitions(rows)):
                 made = list_rows(part, read_day(Path(items), day), read_day(Path(queries), day), spec)
-                # A day and domain may come twice: a row group can hold the end of one partition and the start of another.
+                # Either may come twice: a row group can hold the end of one partition and the start of another.
                 name = f"part-{task:05d}-{run:05d}.parquet"
                 _write(made, Path(target) / f"day={day}" / f"domain={quote(domain)}" / name)
                 found = row_counts(made, spec.tasks)
