@@ -17,6 +17,7 @@ from features.splits import Splits
 from uniscale.artifacts import atomic_folder, write_json
 from uniscale.config import Config
 from uniscale.errors import DataError
+from uniscale.logs import LogDescription
 from uniscale.progress import Progress
 
 # A short job on a laptop: the first compiler alone is ready sooner than the second would pay, one collector thread
@@ -43,7 +44,7 @@ def build_samples(
         logs: LOGS folder.
         features: FEATURES folder made from these logs; its split by time is the samples'.
         out: SAMPLES folder, written whole or not at all.
-        spark: a session to run in; one is started and stopped when left out.
+        spark: a session to run in; where there is something to build, one is started and stopped when left out.
         previous: SAMPLES folder of an earlier build, whose days are taken over where the logs that they depend on
             have not changed (`features.es3.increment`).
 
@@ -56,7 +57,12 @@ def build_samples(
     """
     logs, features, out = Path(logs).resolve(), Path(features).resolve(), Path(out).resolve()
     splits = Splits.load(features, config.samples)
-    if spark is None:
+    recipe, hashes = recipe_of(features, config.samples, config.seed), hashes_of_days(logs)
+    earlier = Made.load(previous) if previous else None
+    if previous and earlier:
+        check_earlier(previous, features, earlier, recipe)
+    days = days_to_build(splits, hashes, earlier)
+    if spark is None and days:
         java = LOCAL_JAVA + config.spark.driver_memory if config.spark.master.startswith("local") else ""
         # Feast's import and the start of the JVM take ten seconds each: together, ten.
         with ThreadPoolExecutor(1) as other:
@@ -64,30 +70,31 @@ def build_samples(
             with spark_session(config.spark, java) as session:
                 loaded.result()
                 return build_samples(config, logs, features, out, session, previous)
-    recipe, hashes = recipe_of(features, config.samples, config.seed), hashes_of_days(logs)
-    earlier = Made.load(previous) if previous else None
-    if previous and earlier:
-        check_earlier(previous, features, earlier, recipe)
-    days = days_to_build(splits, hashes, earlier)
+    description = LogDescription.load(logs)
+    rules = Rules.of(config.samples, description.target, description.tasks)
     progress = Progress("samples", 4, "stages")
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".scratch-es3-", dir=out.parent))
     try:
         with atomic_folder(out) as folder:
-            job = import_module(JOB).Job(
-                config.samples, config.seed, logs, features, spark, days, splits.tail_days, scratch, progress
-            )
-            done = job.write(folder)
+            counts: dict[str, dict[str, Any]] = {}
+            if days:
+                job = import_module(JOB).Job(
+                    config.samples, config.seed, logs, features, spark, days, splits.tail_days, scratch, progress
+                )
+                counts = job.write(folder)
             kept = [day for day in splits.days if day not in days]
             if previous and earlier:
                 take_over(previous, kept, folder)
-                done.days.update({day.isoformat(): earlier.days[day.isoformat()] for day in kept})
+                counts |= {day.isoformat(): earlier.days[day.isoformat()] for day in kept}
             for name in ("items.parquet", "spec.json"):
                 shutil.copyfile(features / name, folder / name)
-            Made(recipe, hashes, done.days).save(folder)
+            Made(recipe, hashes, counts).save(folder)
             built = {"built": [day.isoformat() for day in days], "kept": [day.isoformat() for day in kept]}
+            skipped = report.skipped_stages(description, config.samples)
+            done = report.Counted(skipped, rules, report.count_logged(logs, rules.target), counts)
             found = report.manifest(folder, logs, features, config.seed, splits, done)
-            _check_positives(found, done.rules)
+            _check_positives(found, rules)
             manifest: dict[str, Any] = {**found, "days": built}
             write_json(folder / "manifest.json", manifest)
     finally:

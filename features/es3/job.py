@@ -40,13 +40,13 @@ class Job:
     logs: Path
     features: Path
     spark: SparkSession
-    days: tuple[date, ...]
+    days: tuple[date, ...]  # at least one
     tail_days: int
     scratch: Path
     progress: Progress
 
-    def write(self, out: Path) -> report.Counted:
-        """Run every stage, write the rows of the days into `out`, and return the counts of each.
+    def write(self, out: Path) -> dict[str, dict[str, Any]]:
+        """Run every stage, write the rows of the days into `out`, and return the counts of each (`report.Counted`).
 
         Stages that need nothing of one another run at the same time: planning one leaves cores to the other.
         """
@@ -64,7 +64,6 @@ class Job:
         with ThreadPoolExecutor(2) as beside:
             corpus = beside.submit(self._corpus, tables.requests, rules) if "searchification" not in skipped else None
             search = self._save("search", self._intra_domain(tables, rules))
-            logged = beside.submit(report.count_logged, tables.requests, rules)
             searches = beside.submit(report.count_searches, search, self.days)
             self.progress.advance(note="intra-domain samples")
             landings = self._save("landings", self._attributed(search, events, rules))
@@ -91,7 +90,7 @@ class Job:
             }  # fmt: skip
             for day, counts in (of_pseudo.result() if of_pseudo is not None else {}).items():
                 days[day]["searchification"] = counts
-            return report.Counted(skipped, rules, logged.result(), days)
+            return days
 
     def _save(self, name: str, frame: DataFrame) -> DataFrame:
         path = str(self.scratch / name)
@@ -108,7 +107,7 @@ class Job:
 
     def _until_then(self, frame: DataFrame) -> DataFrame:
         """Rows of all days to the last of `_near`."""
-        last = max(self.days, default=date.min) + timedelta(days=self.tail_days)
+        last = max(self.days) + timedelta(days=self.tail_days)
         return frame.where(F.col("day") <= F.lit(last))
 
     def _intra_domain(self, tables: Logs, rules: Rules) -> DataFrame:

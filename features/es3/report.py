@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -17,17 +18,19 @@ from pyspark.sql import functions as F
 from features.es3.attribution import Rules
 from features.es3.tables import on_days
 from features.splits import Splits
+from features.sql import connect, text
 from uniscale.artifacts import content_hash, read_json
 from uniscale.logs import LogDescription
 from uniscale.samples import LabelSource, QueryRule, SampleSpec, Sampling, row_schema
 from uniscale.sections import SamplesConfig
 
+MEMORY_LIMIT = "1GB"
 STAGES = ("search-exposed", "+ unexposed expansion", "+ label attribution", "+ searchification")
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What a job did: stages skipped with the reason, requests in the log by day, and counts of each written day."""
+    """What a build found: stages skipped with the reason, requests in the log by day, counts of each written day."""
 
     skipped: dict[str, str]
     rules: Rules
@@ -154,10 +157,15 @@ def no_events(rules: Rules) -> dict[str, Any]:
     return {task: {"in_domain": {"events": 0}, "cross_domain": {"events": 0}, "absorbed": 0} for task in rules.tasks}
 
 
-def count_logged(requests: DataFrame, rules: Rules) -> dict[str, int]:
-    """Requests of the target domain in the log, by day."""
-    rows = requests.where(F.col("domain") == rules.target).groupBy("day").count().collect()  # a row a day
-    return {row["day"].isoformat(): row["count"] for row in rows}
+def count_logged(logs: Path, target: str) -> dict[str, int]:
+    """Requests of the target domain in a log folder, by day."""
+    files = text(logs / "requests" / "*" / "*.parquet")
+    with tempfile.TemporaryDirectory(prefix="uniscale-logged-") as spill, connect(Path(spill), MEMORY_LIMIT) as counted:
+        return dict(
+            counted.execute(f"""
+                SELECT CAST(day AS VARCHAR), count(*) FROM read_parquet({files}, hive_partitioning = true)
+                WHERE domain = {text(target)} GROUP BY 1""").fetchall()
+        )
 
 
 def count_searches(search: DataFrame, days: Sequence[date]) -> dict[str, dict[str, int]]:

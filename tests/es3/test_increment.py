@@ -115,7 +115,7 @@ def test_a_new_day_and_late_rows_give_the_rows_of_a_whole_build(root, spark, tmp
         return sum(sum(labels) for name in ("click", "conversion") for labels in of_day[name].to_pylist())
 
     assert positives(rows) > positives(before)
-    again = build_samples(CONFIG, late, features, tmp_path / "again", spark, tmp_path / "grown")
+    again = build_samples(CONFIG, late, features, tmp_path / "again", previous=tmp_path / "grown")  # without Spark
     assert again["days"]["built"] == [] and read_rows(tmp_path / "again").equals(rows)
     assert again["events"] == whole["events"]
 
