@@ -157,8 +157,7 @@ def _assess(
 ) -> dict[str, Any]:
     """The result from per-user tables."""
     control = definition.control
-    users = dict(outcomes.rows("SELECT variant, count(DISTINCT user_id) FROM user_days GROUP BY 1"))
-    days = [str(day) for (day,) in outcomes.rows("SELECT DISTINCT day FROM user_days ORDER BY 1") if day is not None]
+    users, days = outcomes.users_by_variant(), outcomes.days()
     rows = scorecard(definition, outcomes, control, treatment, len(days) or definition.days)
     rows += [found["row"] for found in slow]
     if wears := novelty(definition, outcomes, (control, treatment), days):

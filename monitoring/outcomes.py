@@ -42,6 +42,14 @@ class Outcomes:
         """The single value of a query."""
         return self.rows(sql, parameters)[0][0]
 
+    def users_by_variant(self) -> dict[str, int]:
+        """Users of each variant."""
+        return dict(self.rows("SELECT variant, count(DISTINCT user_id) FROM user_days GROUP BY 1 ORDER BY 1"))
+
+    def days(self) -> list[str]:
+        """Days with data, ISO, oldest first."""
+        return [str(day) for (day,) in self.rows("SELECT DISTINCT day FROM user_days ORDER BY 1") if day is not None]
+
     def table(self, name: str) -> ibis.Table:
         """A table as an ibis expression, which tea-tasting aggregates inside DuckDB."""
         return ibis.duckdb.from_connection(self.connection).table(name)
