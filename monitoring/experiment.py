@@ -23,7 +23,7 @@ from monitoring.health import Check, check_logs, check_units, sample_ratio_check
 from monitoring.latency import latency
 from monitoring.outcomes import COLUMNS, Outcomes, load_outcomes, scan
 from monitoring.page import render
-from monitoring.scorecard import adjust_secondary, by_day, cuts, scorecard
+from monitoring.scorecard import adjust_secondary, by_day, cuts, scorecard, watched_by_day
 from monitoring.units import load_units
 from uniscale.artifacts import atomic_folder, write_json
 from uniscale.config import nearest
@@ -160,10 +160,11 @@ def _assess(
     users, days = outcomes.users_by_variant(), outcomes.days()
     rows = scorecard(definition, outcomes, control, treatment, len(days) or definition.days)
     rows += [found["row"] for found in slow]
-    if wears := novelty(definition, outcomes, (control, treatment), days):
+    looks = list(outcomes.looks(watched_by_day(definition), days))
+    if wears := novelty(definition, looks, (control, treatment)):
         checks.append(Check("novelty", "warn", wears))
     result = _judged(definition, treatment, versions, sizes, users, checks, rows, days, slow)
-    result["by_day"] = by_day(definition, outcomes, control, treatment, days)
+    result["by_day"] = by_day(definition, looks, (control, treatment), outcomes.has_before)
     return result
 
 

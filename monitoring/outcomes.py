@@ -20,11 +20,20 @@ from monitoring.metrics import Metric
 from uniscale.errors import DataError
 from uniscale.logs import LogDescription
 
-Look = tuple[str, dict[str, Aggregates], dict[str, dict[str, float]]]  # day, and by variant: aggregates, totals
 REFORMULATION_MINUTES = 10
 SUMS = ("impressions", "logged", "clicks", "orders", "gmv", "charges", "charged", "reformulated", "fallbacks")
 COLUMNS = ("requests", *SUMS, "active_days", "converted")  # of the per-user table
 COVARIATES = ("requests", "impressions", "clicks", "orders", "gmv", "converted", "charges", "reformulated")
+
+
+@dataclass(frozen=True)
+class Look:
+    """One day of an experiment, by variant."""
+
+    day: str
+    until: dict[str, Aggregates]  # everything up to its end
+    totals: dict[str, dict[str, float]]  # sums up to its end, for the burn-in
+    alone: dict[str, Aggregates]  # that day
 
 
 @dataclass
@@ -61,11 +70,13 @@ class Outcomes:
         rows = self.rows(f"SELECT variant, {sums} FROM {table} GROUP BY 1")
         return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
 
-    def looks(self, metrics: tuple[Metric, ...], days: list[str], cumulative: bool = True) -> Iterator[Look]:
-        """Day, aggregates and totals by variant up to the end of each day, or of each day alone."""
+    def looks(self, metrics: tuple[Metric, ...], days: list[str]) -> Iterator[Look]:
+        """What the end of each day shows."""
         for day in days:
-            table = self.users(until=day, since=None if cumulative else day)
-            yield day, aggregate(self.table(table), metrics, self.has_before), self.totals(table, metrics)
+            table = self.users(until=day)
+            until, totals = aggregate(self.table(table), metrics, self.has_before), self.totals(table, metrics)
+            alone = aggregate(self.table(self.users(until=day, since=day)), metrics, covariates=False)
+            yield Look(day, until, totals, alone)
 
     def users(
         self,

@@ -47,8 +47,8 @@ class Units(Outcomes):
         """Units analysed of each variant."""
         return dict(self.rows("SELECT variant, count(*) FROM users GROUP BY 1 ORDER BY 1"))
 
-    def looks(self, metrics: tuple[Metric, ...], days: list[str], cumulative: bool = True) -> Iterator[Look]:
-        """Aggregates up to each day, from sums that are carried on from the day before, or of each day alone."""
+    def looks(self, metrics: tuple[Metric, ...], days: list[str]) -> Iterator[Look]:
+        """Aggregates up to each day, from sums that are carried on from the day before, and of each day alone."""
         names = _columns(metrics)
         chosen = ", ".join(f'"{name}"' for name in names)
         counts = self.users_by_variant()
@@ -57,14 +57,17 @@ class Units(Outcomes):
         sums, seen = np.zeros((edges[-1], len(names))), np.zeros(edges[-1], bool)
         for day in days:
             found = self.connection.execute(
-                f"SELECT user_id AS place, {chosen} FROM user_days WHERE day = CAST($day AS DATE)", {"day": day}
+                f"SELECT place, {chosen} FROM user_days WHERE day = CAST($day AS DATE)", {"day": day}
             ).fetchnumpy()
-            if not cumulative:
-                sums[:], seen[:] = 0.0, False
-            sums[found["place"]] += np.stack([found[name] for name in names], axis=1)
-            seen[found["place"]] = True
-            there = {v: _moments(sums[arm], int(seen[arm].sum()), names) for v, arm in arms.items() if seen[arm].any()}
-            yield day, there, {v: {n: m.mean(n) * m.count() for n in names} for v, m in there.items()}
+            alone, here = np.zeros_like(sums), np.zeros_like(seen)
+            alone[found["place"]], here[found["place"]] = np.stack([found[name] for name in names], axis=1), True
+            sums += alone
+            seen |= here
+            until, that_day = (
+                {v: _moments(s[arm], int(n[arm].sum()), names) for v, arm in arms.items() if n[arm].any()}
+                for s, n in ((sums, seen), (alone, here))
+            )
+            yield Look(day, until, {v: {n: m.mean(n) * m.count() for n in names} for v, m in until.items()}, that_day)
 
 
 def load_units(
@@ -83,18 +86,19 @@ def load_units(
     require_columns(
         connection, table, data, [source.unit, source.variant, *([source.day] if source.day else []), *columns]
     )
-    unit, arm = f'CAST("{source.unit}" AS VARCHAR)', f'CAST("{source.variant}" AS VARCHAR)'
+    key, arm = f'hash(CAST("{source.unit}" AS VARCHAR))', f'CAST("{source.variant}" AS VARCHAR)'
+    unit = "NULL" if definition.salt is None else f'CAST("{source.unit}" AS VARCHAR)'  # only the assignment needs it
     day = f'CAST("{source.day}" AS DATE)' if source.day else "DATE '1970-01-01'"
     values = "".join(f', CAST("{name}" AS DOUBLE) AS "{name}"' for name in columns)
     named = " AND ".join(f'"{name}" IS NOT NULL' for name in (source.unit, source.variant, source.day) if name)
-    rows = f"SELECT hash({unit}) AS key, {unit} AS unit, {arm} AS variant, {day} AS day{values} FROM {table} WHERE {named}"
+    rows = f"SELECT {key} AS key, {unit} AS unit, {arm} AS variant, {day} AS day{values} FROM {table} WHERE {named}"
     try:
         nameless, first, last = connection.execute(
             f"SELECT count(*) FILTER (NOT ({named})), min({day}), max({day}) FROM {table}"
         ).fetchall()[0]
         if first is not None and (last - first).days > MAX_DAYS:
             raise DataError(f"{data}: {source.day} runs from {first} to {last}; at most {MAX_DAYS:,} days are analysed")
-        span = (first, 0 if first is None else (last - first).days)
+        span = (first, 0 if first is None else (last - first).days + 1)
         repeated = _sum_units(connection, rows, columns, variants, span)
         if repeated:
             connection.execute(f"CREATE TABLE once AS SELECT DISTINCT ON (key, variant, day) * FROM ({rows})")
@@ -105,11 +109,11 @@ def load_units(
             watched = _columns(tuple(definition.metric(n) for n in {definition.primary: 0, **definition.guardrails}))
             kept = "".join(f', r."{name}"' for name in watched)
             connection.execute(
-                f"CREATE TABLE user_days AS SELECT u.user_id, r.day{kept} FROM ({rows}) r JOIN users u USING (key) "
-                "ORDER BY r.day"
+                f"CREATE TABLE user_days AS SELECT u.rowid AS place, r.day{kept} FROM ({rows}) r "
+                "JOIN users u USING (key) ORDER BY r.day"
             )
         else:
-            connection.execute("CREATE VIEW user_days AS SELECT user_id, CAST(NULL AS DATE) AS day FROM users")
+            connection.execute("CREATE VIEW user_days AS SELECT rowid AS place, CAST(NULL AS DATE) AS day FROM users")
     except duckdb.ConversionException as error:
         raise DataError(f"{data}: {str(error).splitlines()[0]}; metrics need numbers, days need dates") from None
     has_before = any(isinstance(metric.covariate, str) for metric in definition.means)
@@ -133,20 +137,25 @@ def _sum_units(
 ) -> int:
     """Tables `served` and `users`; gives the rows beyond the first of an analysed unit and day."""
     # A missing value makes the sum NaN as an infinite one does, so both are found in the sums.
-    sums = "".join(f", sum(coalesce(\"{name}\", 'nan'::DOUBLE)) AS \"{name}\"" for name in columns)
+    sums = "".join(f', sum(coalesce("{name}", \'nan\'::DOUBLE)) AS "{name}"' for name in columns)
+    first, days = span
+    number = "CAST(day - $first AS INTEGER)"
+    seen = f"bit_or(1::UBIGINT << {number})" if days <= 64 else f"bitstring_agg({number}, 0, {days - 1})"
     connection.execute(
-        f"CREATE OR REPLACE TABLE served AS SELECT any_value(unit) AS user_id, key, variant, count(*) AS times, "
-        f"bit_count(bitstring_agg(CAST(day - $first AS INTEGER), 0, {span[1]})) AS days{sums} FROM ({rows}) "
-        "GROUP BY key, variant",
-        {"first": span[0]},
+        "CREATE OR REPLACE TABLE served AS SELECT coalesce(any_value(unit), CAST(key AS VARCHAR)) AS user_id, key, "
+        f"variant, count(*) AS times, bit_count({seen}) AS days{sums} FROM ({rows}) GROUP BY key, variant",
+        {"first": first},
     )
-    names = "".join(f', s."{name}"' for name in columns)
     connection.execute(
-        "CREATE OR REPLACE TABLE users AS SELECT CAST(row_number() OVER (ORDER BY s.variant) - 1 AS INTEGER) AS user_id, "
-        f"s.key, s.variant, s.times - s.days AS repeated{names} FROM served s "
-        "WHERE list_contains($pair, s.variant) AND s.key NOT IN (SELECT key FROM served "
-        "WHERE list_contains($pair, variant) GROUP BY key HAVING count(*) > 1)",
+        "CREATE OR REPLACE TABLE crossed AS SELECT key FROM served WHERE list_contains($pair, variant) "
+        "GROUP BY key HAVING count(*) > 1",
         {"pair": list(variants)},
+    )
+    names = "".join(f', "{name}"' for name in columns)
+    arm = f"SELECT key, variant, times - days AS repeated{names} FROM served ANTI JOIN crossed USING (key)"
+    ordered = " UNION ALL ".join(f"{arm} WHERE variant = ${name}" for name in ("first", "second"))  # rowid: the number
+    connection.execute(
+        f"CREATE OR REPLACE TABLE users AS {ordered}", dict(zip(("first", "second"), sorted(variants), strict=True))
     )
     return int(connection.execute("SELECT coalesce(sum(repeated), 0) FROM users").fetchall()[0][0])
 
