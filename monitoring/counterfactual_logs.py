@@ -4,11 +4,13 @@ The orders to judge are a Parquet file with `request_id` and `item_ids`, or what
 answers: all candidates of the same requests, in the order the shadow would have given.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+from numpy.typing import NDArray
 
 from monitoring.counterfactual import Draws, estimate
 from monitoring.outcomes import scan
@@ -88,7 +90,7 @@ def judge_orders(
             f"{len(rows['user'])} drawn answers have an order to judge with {positions} positions: the orders must be "
             "those of the served requests, and at least as long"
         )
-    propensity = np.vstack(rows["propensity"]).astype(np.float64)
+    propensity = _table(rows["propensity"], np.float64)
     wrong = ~((propensity > 0) & (propensity <= 1))
     if wrong.any():
         raise DataError(
@@ -96,13 +98,18 @@ def judge_orders(
         )
     draws = Draws(
         user=np.unique(rows["user"], return_inverse=True)[1],
-        shown=np.vstack(rows["shown"]).astype(np.uint64).view(np.int64),
-        wanted=np.vstack(rows["wanted"]).astype(np.uint64).view(np.int64),
+        shown=_table(rows["shown"], np.uint64).view(np.int64),
+        wanted=_table(rows["wanted"], np.uint64).view(np.int64),
         propensity=propensity,
-        click=np.vstack(rows["click"]).astype(np.float64),
+        click=_table(rows["click"], np.float64),
     )
     found = estimate(draws, alpha, clip)
     return found | {"answers": answered, "with_propensities": drawn, "assumptions": list(ASSUMPTIONS)}
+
+
+def _table(lists: Any, kind: Any) -> NDArray[Any]:
+    """Equally long lists (n,) as an array (n, k)."""
+    return np.stack(list(lists)).astype(kind)
 
 
 def _orders(serving_log: Path, orders: Path | None, shadow: str | None) -> str:
@@ -112,3 +119,26 @@ def _orders(serving_log: Path, orders: Path | None, shadow: str | None) -> str:
     if not Path(orders).is_file():
         raise DataError(f"no file {orders}: it should hold request_id and item_ids, best first")
     return f"SELECT request_id, item_ids FROM read_parquet('{str(orders).replace(chr(39), chr(39) * 2)}')"
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """A result of `judge_orders`, a line a fact."""
+    support = ", ".join(f"{effective:,.0f}" for effective in found["effective"])
+    clip = "no weight is clipped"
+    if found["clip"] is not None:
+        clip = f"weights above {found['clip']:g} are clipped, {found['clipped']:.1%} of them: biased towards less"
+    lines = [
+        f"{found['requests']:,} requests of {found['users']:,} users, first {found['positions']} positions",
+        f"effective requests by position: {support}; {clip}",
+        f"logged: {_span(found['logged'])} clicks a request",
+    ]
+    if found["withheld"]:
+        return "\n".join([*lines, f"withheld: {found['withheld']}"])
+    for name, label in (("ips", "IPS"), ("snips", "SNIPS"), ("dr", "DR")):
+        moved, (low, high) = found[name]["difference"], found[name]["difference_interval"]
+        lines.append(f"{label}: {_span(found[name])}, against the log {moved:+.4f} ({low:+.4f} to {high:+.4f})")
+    return "\n".join([*lines, *(f"assumed: {text}" for text in found["assumptions"])])
+
+
+def _span(found: Mapping[str, Any]) -> str:
+    return f"{found['value']:.4f} ({found['interval'][0]:.4f} to {found['interval'][1]:.4f})"

@@ -13,6 +13,7 @@ from monitoring.label_delay import daily_rates, late_labels
 from tests.monitoring.ab_logs import config, rewrite, write_experiment
 from tests.monitoring.test_experiment import status
 from tests.sample_folder import SPEC, write_samples
+from uniscale.assignment import assign
 from uniscale.hashing import hash64
 
 NONE_MISSING = (0.0, 0.0)
@@ -72,24 +73,18 @@ def test_daily_rates_are_those_of_the_rows(tmp_path):
 
 
 def test_bots_are_found_and_named(tmp_path):
-    paths = write_experiment(tmp_path, users=200, seed=51)
+    paths, settings = write_experiment(tmp_path, users=200, seed=51), config()
+    robot = {"user_id": "u51-7", "variant": assign("u51-7", settings.salt, settings.weights)}
 
     def swarm(rows):
-        robot = [
-            {**rows[0], "request_id": f"bot-{rows[0]['ts']:%d}-{n}", "ts": rows[0]["ts"] + timedelta(seconds=n)}
-            for n in range(300)
-        ]
-        return rows + [row | {"user_id": "u51-7", "variant": variant_of(rows)} for row in robot]
+        first = rows[0] | robot
+        ids = (f"bot-{first['ts']:%d}-{n}" for n in range(300))
+        return rows + [first | {"request_id": i, "ts": first["ts"] + timedelta(seconds=n)} for n, i in enumerate(ids)]
 
-    def variant_of(rows):
-        from uniscale.assignment import assign
-
-        return assign("u51-7", config().salt, config().weights)
-
-    quiet = analyse(config(), out=tmp_path / "quiet", **paths)
+    quiet = analyse(settings, out=tmp_path / "quiet", **paths)
     assert not any(check["name"] == "bots" for check in quiet["checks"])
     rewrite(paths["serving_log"], swarm)
-    found = status(analyse(config(), out=tmp_path / "out", **paths), "bots")
+    found = status(analyse(settings, out=tmp_path / "out", **paths), "bots")
     assert found["status"] == "warn" and "1 users ask like bots" in found["statement"] and "u51-7" in found["statement"]
 
 

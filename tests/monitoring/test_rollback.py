@@ -154,6 +154,17 @@ def test_no_other_verdict_acts(book, service, verdict):
 def test_the_index_shows_every_experiment(book):
     text = write_index(book).read_text()
     assert "search-ab" in text and "running" in text and "1%" in text and "not analysed" in text
+    row = {"name": "clicks_per_user", "label": "Clicks per user", "lift": 0.1, "interval": [0.02, 0.18]}
+    check = {"name": "sample ratio", "status": "warn", "statement": ""}
+    result = {"verdict": "ship", "headline": "Better", "primary": row["name"], "metrics": [row], "checks": [check]}
+    write_json(book.folder / "search-ab" / "analysis" / "experiment.json", result)
+    text = write_index(book).read_text().replace("\u202f", " ")
+    assert "+10.0 %" in text and "Clicks per user, +2.0 % to +18.0 %" in text and "sample ratio warning" in text
+    write_json(
+        book.folder / "search-ab" / "analysis" / "experiment.json",
+        result | {"metrics": [row | {"lift": None, "interval": None, "withheld": "a variant has no users"}]},
+    )
+    assert "Clicks per user: a variant has no users" in write_index(book).read_text()
 
 
 def test_the_verbs_from_start_to_an_automatic_roll_back(service, tmp_path):
