@@ -15,7 +15,7 @@ from typing import Any
 
 import duckdb
 
-from monitoring.behaviour_checks import clock_skew, find_bots, novelty
+from monitoring.behaviour_checks import NOVELTY_DAYS, clock_skew, find_bots, novelty
 from monitoring.counts import count_rows
 from monitoring.decision import decide, guardrail
 from monitoring.definition import CountsSource, Definition, UnitsSource, pipeline_definition
@@ -160,7 +160,7 @@ def _assess(
     users, days = outcomes.users_by_variant(), outcomes.days()
     rows = scorecard(definition, outcomes, control, treatment, len(days) or definition.days)
     rows += [found["row"] for found in slow]
-    looks = list(outcomes.looks(watched_by_day(definition), days))
+    looks = list(outcomes.looks(watched_by_day(definition), days, alone=len(days) >= NOVELTY_DAYS))
     if wears := novelty(definition, looks, (control, treatment)):
         checks.append(Check("novelty", "warn", wears))
     result = _judged(definition, treatment, versions, sizes, users, checks, rows, days, slow)

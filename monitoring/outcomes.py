@@ -33,7 +33,7 @@ class Look:
     day: str
     until: dict[str, Aggregates]  # everything up to its end
     totals: dict[str, dict[str, float]]  # sums up to its end, for the burn-in
-    alone: dict[str, Aggregates]  # that day
+    alone: dict[str, Aggregates]  # that day by itself, if asked for
 
 
 @dataclass
@@ -70,13 +70,13 @@ class Outcomes:
         rows = self.rows(f"SELECT variant, {sums} FROM {table} GROUP BY 1")
         return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
 
-    def looks(self, metrics: tuple[Metric, ...], days: list[str]) -> Iterator[Look]:
-        """What the end of each day shows."""
+    def looks(self, metrics: tuple[Metric, ...], days: list[str], alone: bool) -> Iterator[Look]:
+        """What the end of each day shows, and with `alone` each day by itself."""
         for day in days:
             table = self.users(until=day)
             until, totals = aggregate(self.table(table), metrics, self.has_before), self.totals(table, metrics)
-            alone = aggregate(self.table(self.users(until=day, since=day)), metrics, covariates=False)
-            yield Look(day, until, totals, alone)
+            single = self.table(self.users(until=day, since=day)) if alone else None
+            yield Look(day, until, totals, {} if single is None else aggregate(single, metrics, covariates=False))
 
     def users(
         self,

@@ -47,8 +47,8 @@ class Units(Outcomes):
         """Units analysed of each variant."""
         return dict(self.rows("SELECT variant, count(*) FROM users GROUP BY 1 ORDER BY 1"))
 
-    def looks(self, metrics: tuple[Metric, ...], days: list[str]) -> Iterator[Look]:
-        """Aggregates up to each day, from sums that are carried on from the day before, and of each day alone."""
+    def looks(self, metrics: tuple[Metric, ...], days: list[str], alone: bool) -> Iterator[Look]:
+        """What the end of each day shows, from sums that are carried on from the day before."""
         names = _columns(metrics)
         chosen = ", ".join(f'"{name}"' for name in names)
         counts = self.users_by_variant()
@@ -59,15 +59,13 @@ class Units(Outcomes):
             found = self.connection.execute(
                 f"SELECT place, {chosen} FROM user_days WHERE day = CAST($day AS DATE)", {"day": day}
             ).fetchnumpy()
-            alone, here = np.zeros_like(sums), np.zeros_like(seen)
-            alone[found["place"]], here[found["place"]] = np.stack([found[name] for name in names], axis=1), True
-            sums += alone
+            that_day, here = np.zeros_like(sums), np.zeros_like(seen)
+            that_day[found["place"]], here[found["place"]] = np.stack([found[name] for name in names], axis=1), True
+            sums += that_day
             seen |= here
-            until, that_day = (
-                {v: _moments(s[arm], int(n[arm].sum()), names) for v, arm in arms.items() if n[arm].any()}
-                for s, n in ((sums, seen), (alone, here))
-            )
-            yield Look(day, until, {v: {n: m.mean(n) * m.count() for n in names} for v, m in until.items()}, that_day)
+            until = _by_arm(arms, sums, seen, names)
+            totals = {v: {n: m.mean(n) * m.count() for n in names} for v, m in until.items()}
+            yield Look(day, until, totals, _by_arm(arms, that_day, here, names) if alone else {})
 
 
 def load_units(
@@ -93,8 +91,8 @@ def load_units(
     named = " AND ".join(f'"{name}" IS NOT NULL' for name in (source.unit, source.variant, source.day) if name)
     rows = f"SELECT {key} AS key, {unit} AS unit, {arm} AS variant, {day} AS day{values} FROM {table} WHERE {named}"
     try:
-        nameless, first, last = connection.execute(
-            f"SELECT count(*) FILTER (NOT ({named})), min({day}), max({day}) FROM {table}"
+        total, nameless, first, last = connection.execute(
+            f"SELECT count(*), count(*) FILTER (NOT ({named})), min({day}), max({day}) FROM {table}"
         ).fetchall()[0]
         if first is not None and (last - first).days > MAX_DAYS:
             raise DataError(f"{data}: {source.day} runs from {first} to {last}; at most {MAX_DAYS:,} days are analysed")
@@ -110,16 +108,14 @@ def load_units(
             kept = "".join(f', r."{name}"' for name in watched)
             connection.execute(
                 f"CREATE TABLE user_days AS SELECT u.rowid AS place, r.day{kept} FROM ({rows}) r "
-                "JOIN users u USING (key) ORDER BY r.day"
+                "JOIN users u USING (key, variant) ORDER BY r.day"
             )
         else:
             connection.execute("CREATE VIEW user_days AS SELECT rowid AS place, CAST(NULL AS DATE) AS day FROM users")
     except duckdb.ConversionException as error:
         raise DataError(f"{data}: {str(error).splitlines()[0]}; metrics need numbers, days need dates") from None
     has_before = any(isinstance(metric.covariate, str) for metric in definition.means)
-    total = connection.execute("SELECT CAST(coalesce(sum(times), 0) AS BIGINT) FROM served").fetchall()[0][0]
-    found = {"table_rows": total + nameless + repeated, "nameless": nameless, "repeated": repeated}
-    return Units(connection, has_before=has_before, **found)
+    return Units(connection, has_before, table_rows=total, nameless=nameless, repeated=repeated)
 
 
 def _columns(metrics: tuple[Metric, ...]) -> list[str]:
@@ -166,9 +162,13 @@ def _refuse_unusable(connection: duckdb.DuckDBPyConnection, rows: str, columns: 
     if not connection.execute(f"SELECT count(*) FROM users WHERE {unusable}").fetchall()[0][0]:
         return
     bad = ", ".join(f'count(*) FILTER ("{name}" IS NULL OR NOT isfinite("{name}"))' for name in columns)
-    counts = connection.execute(f"SELECT {bad} FROM ({rows}) SEMI JOIN users USING (key)").fetchall()[0]
+    counts = connection.execute(f"SELECT {bad} FROM ({rows}) SEMI JOIN users USING (key, variant)").fetchall()[0]
     name, count = next((name, count) for name, count in zip(columns, counts, strict=True) if count)
     raise DataError(f"{data}: {count:,} values of {name} are missing or not finite; fill or drop them")
+
+
+def _by_arm(arms: dict[str, slice], sums: np.ndarray, seen: np.ndarray, names: list[str]) -> dict[str, Aggregates]:
+    return {v: _moments(sums[arm], int(seen[arm].sum()), names) for v, arm in arms.items() if seen[arm].any()}
 
 
 def _moments(sums: np.ndarray, n: int, names: list[str]) -> Aggregates:

@@ -8,36 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.experiments import off_policy
+from benchmarks.simulated_users import WANTED, clicks_at, drawn_orders, plackett_luce
 from monitoring.counterfactual import Draws, estimate, weights
 from monitoring.counterfactual_logs import judge_orders
 from tests.monitoring.ab_logs import DESCRIPTION, START
 from uniscale.errors import DataError
 from uniscale.serving_log import SCHEMA, SHADOW_SCHEMA
-
-SCORES = np.array([0.4, 0.3, 0.2, 0.1])
-TASTE = np.array([0.1, 0.5, 0.3, 0.2])  # chance of a click at the first position, of the four items
-WANTED = [1, 2]
-
-
-def clicks_at(items):
-    """Expected clicks of a list: the second position gets less, and less still below an attractive item (cascade)."""
-    first, second = items
-    return np.array([TASTE[first], 0.6 * (1 - TASTE[first]) * TASTE[second]])
-
-
-def plackett_luce(pair):
-    first, second = pair
-    return np.array([SCORES[first], SCORES[second] / (1 - SCORES[first])])
-
-
-def simulated(rng, requests, users):
-    """Draws by Plackett–Luce with true propensities; users differ in how often they click."""
-    order = np.argsort(-(np.log(SCORES) + rng.gumbel(size=(requests, 4))), axis=1)[:, :2]
-    user = rng.integers(0, users, requests)
-    keen = rng.uniform(0.4, 1.6, users)[user]
-    clicks = rng.random((requests, 2)) < keen[:, None] * np.array([clicks_at(pair) for pair in order])
-    propensity = np.array([plackett_luce(pair) for pair in order])
-    return Draws(user, order, np.tile(WANTED, (requests, 1)), propensity, clicks.astype(float))
 
 
 def test_weights_by_hand():
@@ -67,22 +44,15 @@ def test_ips_and_dr_are_unbiased_over_every_draw():
 
 
 def test_intervals_cover_the_truth_and_snips_and_dr_are_the_narrower():
-    """200 simulated logs of 2,000 requests: coverage within four binomial standard errors of 0.95."""
-    rng, trials = np.random.default_rng(11), 200
-    truth, covered, width = clicks_at(WANTED).sum(), {}, {}
-    for _ in range(trials):
-        found = estimate(simulated(rng, 2000, 300))
-        for name in ("ips", "snips", "dr"):
-            low, high = found[name]["interval"]
-            covered[name] = covered.get(name, 0) + (low <= truth <= high)
-            width[name] = width.get(name, 0.0) + (high - low)
-    for name, count in covered.items():
-        assert count / trials == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / trials) ** 0.5), name
-    assert width["snips"] < width["ips"] and width["dr"] < width["ips"]
+    """100 simulated logs of 2,000 requests: coverage within four binomial standard errors of 0.95."""
+    found = off_policy(100, 2000, 11)
+    for name, measured in found.items():
+        assert measured["covered"] == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 100) ** 0.5), name
+    assert max(found["snips"]["width"], found["dr"]["width"]) < found["ips"]["width"]
 
 
 def test_effective_requests_and_clipping_are_stated():
-    draws = simulated(np.random.default_rng(2), 4000, 500)
+    draws = drawn_orders(np.random.default_rng(2), 4000, 500)
     found = estimate(draws)
     w, _ = weights(draws, np.inf)
     assert found["effective"] == pytest.approx((w.sum(axis=0) ** 2 / (w**2).sum(axis=0)).tolist())
@@ -92,7 +62,7 @@ def test_effective_requests_and_clipping_are_stated():
 
 
 def test_wrong_propensities_and_no_support_are_refused():
-    draws = simulated(np.random.default_rng(4), 3000, 300)
+    draws = drawn_orders(np.random.default_rng(4), 3000, 300)
     wrong = Draws(draws.user, draws.shown, draws.wanted, np.full((3000, 2), 0.5), draws.click)
     assert "where 1 is expected" in estimate(wrong)["withheld"]
     never = Draws(draws.user, draws.shown, np.full((3000, 2), 9), draws.propensity, draws.click)
@@ -126,7 +96,7 @@ def write(folder, draws, propensities=True):
 
 
 def test_the_services_logs_give_what_the_draws_give(tmp_path):
-    draws = simulated(np.random.default_rng(6), 3000, 300)
+    draws = drawn_orders(np.random.default_rng(6), 3000, 300)
     found = judge_orders(*write(tmp_path, draws), shadow="next", positions=2)
     plain = estimate(draws)
     assert found["effective"] == pytest.approx(plain["effective"], rel=1e-4)  # propensities are logged in 32 bits
@@ -142,7 +112,7 @@ def test_the_services_logs_give_what_the_draws_give(tmp_path):
 
 
 def test_logs_without_propensities_and_orders_of_other_requests_are_errors(tmp_path):
-    draws = simulated(np.random.default_rng(7), 60, 20)
+    draws = drawn_orders(np.random.default_rng(7), 60, 20)
     serving_log, logs = write(tmp_path / "a", draws, propensities=False)
     with pytest.raises(DataError, match="no answer among 60 has propensities"):
         judge_orders(serving_log, logs, shadow="next", positions=2)

@@ -94,8 +94,38 @@ def test_rows_by_day_add_up_to_the_unit_and_have_a_curve(tmp_path):
     assert [found["control"], found["treatment"]] == pytest.approx(totals)
     curve = [point for point in result["by_day"] if point["metric"] == "retention_7"]
     assert len(curve) == days and curve[-1]["lift"] == pytest.approx(found["lift"])
-    first = [clicks[(arm == name) & (day == 0)].mean() for name in ("gate_30", "gate_40")]
-    assert curve[0]["lift"] == pytest.approx(first[1] / first[0] - 1)
+    for last in range(days):
+        # Up to each day, the summed table says the same: users not seen yet are left out, as here nobody is.
+        sums = np.where(day <= last, clicks, 0.0).reshape(users, days).sum(axis=1)
+        table = {"userid": np.arange(users), "version": arm[::days]} | dict.fromkeys(
+            columns.keys() - {"userid", "version", "day"}, sums
+        )
+        plain = row(analysed(tmp_path, pa.table(table)), "retention_7")
+        for key in ("lift", "interval", "p"):
+            assert curve[last][key] == pytest.approx(plain[key], rel=1e-9)
+
+
+@pytest.mark.parametrize("last", ["2026-03-04", "2026-07-30"])
+def test_a_repeated_day_counts_once_however_long_the_experiment(tmp_path, last):
+    days = [date(2026, 3, 2), date(2026, 3, 3), date.fromisoformat(last)]
+    rows = [
+        {"userid": n, "version": ("gate_30", "gate_40")[n % 2], "day": day, "retention_1": 1, "sum_gamerounds": n + 1}
+        for n in range(40)
+        for day in days
+    ]
+    rows = [row | {"retention_7": n % 5} for n, row in enumerate(rows)]
+    source = COOKIE_CATS.source.model_dump() | {"day": "day"}
+    definition = COOKIE_CATS.model_validate(COOKIE_CATS.model_dump() | {"source": source})
+    once = analysed(tmp_path, pa.Table.from_pylist(rows), definition)
+    twice = analysed(tmp_path, pa.Table.from_pylist(rows + rows[:7]), definition)
+    assert row(twice, "rounds") == row(once, "rounds") and twice["by_day"] == once["by_day"]
+    elsewhere = [r | {"version": "gate_50", "retention_7": 99} for r in rows[:9]]  # in a third variant as well
+    assert analysed(tmp_path, pa.Table.from_pylist(rows + elsewhere), definition)["by_day"] == once["by_day"]
+    said = next(check["statement"] for check in twice["checks"] if check["name"] == "duplicates")
+    assert said == "7 of 127 rows repeat a unit; each counts once."
+    stray = pa.Table.from_pylist([*rows, rows[0] | {"day": date(1970, 1, 1)}])
+    with pytest.raises(DataError, match="1970-01-01 to"):
+        analysed(tmp_path, stray, definition)
 
 
 def test_a_covariate_column_narrows_the_interval(tmp_path):

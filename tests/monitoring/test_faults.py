@@ -2,9 +2,11 @@
 
 import re
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from monitoring.behaviour_checks import wears_off
 from monitoring.drift_faults import name_fault
@@ -14,6 +16,7 @@ from tests.monitoring.ab_logs import config, rewrite, write_experiment
 from tests.monitoring.test_experiment import status
 from tests.sample_folder import SPEC, write_samples
 from uniscale.assignment import assign
+from uniscale.cli import app
 from uniscale.hashing import hash64
 
 NONE_MISSING = (0.0, 0.0)
@@ -118,3 +121,8 @@ def test_clocks_that_differ_are_said(tmp_path):
     result = analyse(config(), out=tmp_path / "out", **paths)
     assert "come before their request" in status(result, "clock skew")["statement"]
     assert "clocks of service and events differ" in (tmp_path / "out" / "experiment.html").read_text()
+    paths["serving_log"].rename(tmp_path / "serving_log")
+    example = Path(__file__).parents[2] / "docs" / "examples" / "search_ab.yaml"
+    asked = ["experiment", "analyze", "--config", str(example), "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    lenient, strict = (CliRunner().invoke(app, [*asked, *more]) for more in ([], ["--strict"]))
+    assert (lenient.exit_code, strict.exit_code) == (0, 4) and "WARNING clock skew" in strict.output

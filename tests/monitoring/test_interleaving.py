@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.experiments import interleaved
 from monitoring.interleaving import analyse_interleaving, preference
 from tests.monitoring.ab_logs import DESCRIPTION, START
 from uniscale import interleaving
@@ -79,14 +80,9 @@ def test_the_share_of_the_credits_by_hand():
     assert found["interval"][1] - found["share"] == pytest.approx(1.959964 * 0.12002, abs=1e-4)
 
 
-def test_the_interval_covers_and_the_test_keeps_its_level():
-    """400 A/A of users whose clicks are alike: within four binomial standard errors of 0.05."""
-    rng, wrong = np.random.default_rng(5), 0
-    for _ in range(400):
-        clicks = rng.poisson(rng.gamma(1.0, 3.0, 200))
-        treatment = rng.binomial(clicks, 0.5)
-        wrong += preference((clicks - treatment).astype(float), treatment.astype(float), 0.05)["p"] < 0.05
-    assert wrong / 400 == pytest.approx(0.05, abs=4 * (0.05 * 0.95 / 400) ** 0.5)
+def test_the_test_keeps_its_level_and_finds_a_preference():
+    assert interleaved(400, 200, 5) == pytest.approx(0.05, abs=4 * (0.05 * 0.95 / 400) ** 0.5)
+    assert interleaved(50, 200, 6, share=0.6) > 0.9
 
 
 def test_few_clicks_unfair_drafts_and_bad_lists_are_said(tmp_path):

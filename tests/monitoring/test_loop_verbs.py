@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.simulated_users import drawn_orders
 from monitoring.drift_gauges import gauges
 from monitoring.publish import publish
 from monitoring.retraining import Policy, choose_from
@@ -47,7 +48,7 @@ def test_gauges_reach_the_textfile_folder_whole_and_the_history_grows(tmp_path):
     assert [file.name for file in (tmp_path / "node").iterdir()] == ["uniscale_drift.prom"]
     assert (tmp_path / "node" / "uniscale_drift.prom").read_text() == (drift / "drift.prom").read_text()
     assert (tmp_path / "kept" / "history.html").read_text().count("<circle") == 2 * len(RESULT["measures"])
-    with pytest.raises(DataError, match="no drift.prom"):
+    with pytest.raises(DataError, match="give the folder"):
         publish(tmp_path, tmp_path / "kept")
 
 
@@ -140,7 +141,7 @@ def test_skew_by_hash_and_by_value_ends_with_4(live, tmp_path):
 
 
 def test_off_policy_and_interleaving_have_verbs(tmp_path):
-    draws = test_counterfactual.simulated(np.random.default_rng(8), 1500, 200)
+    draws = drawn_orders(np.random.default_rng(8), 1500, 200)
     test_counterfactual.write(tmp_path / "a", draws)
     asked = ("experiment", "off-policy", "--data", tmp_path / "a", "--shadow", "next")
     said = verb(*asked, "--positions", 2, "--out", tmp_path / "judged.json")

@@ -155,6 +155,7 @@ def test_the_index_shows_every_experiment(book):
     text = write_index(book).read_text()
     assert "search-ab" in text and "running" in text and "1%" in text and "not analysed" in text
     row = {"name": "clicks_per_user", "label": "Clicks per user", "lift": 0.1, "interval": [0.02, 0.18]}
+    row |= {"withheld": None}
     check = {"name": "sample ratio", "status": "warn", "statement": ""}
     result = {"verdict": "ship", "headline": "Better", "primary": row["name"], "metrics": [row], "checks": [check]}
     write_json(book.folder / "search-ab" / "analysis" / "experiment.json", result)
