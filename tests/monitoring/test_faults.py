@@ -92,7 +92,7 @@ def test_bots_are_found_and_named(tmp_path):
 
 
 def test_a_broken_logger_in_one_variant_is_a_sample_ratio_mismatch(tmp_path):
-    paths = write_experiment(tmp_path, users=900, seed=52)
+    paths = write_experiment(tmp_path, users=600, exposed=2, seed=52)
     rewrite(
         paths["serving_log"], lambda rows: [r for r in rows if r["variant"] == "champion" or hash64(r["user_id"]) % 3]
     )
@@ -101,10 +101,12 @@ def test_a_broken_logger_in_one_variant_is_a_sample_ratio_mismatch(tmp_path):
 
 
 def test_a_novelty_effect_is_found_and_a_steady_lift_is_not(tmp_path):
-    fading = write_experiment(tmp_path / "a", users=900, days=8, lift=[1.4, 1.2, 0.9, 0.6, 0.4, 0.2, 0.1, 0.0], seed=53)
+    fading = write_experiment(
+        tmp_path / "a", users=500, days=8, exposed=6, lift=[1.4, 1.2, 0.9, 0.6, 0.4, 0.2, 0.1, 0.0], seed=53
+    )
     result = analyse(config(days=8), out=tmp_path / "a" / "out", **fading)
     assert "novelty effect" in status(result, "novelty")["statement"]
-    steady = write_experiment(tmp_path / "b", users=900, days=8, lift=0.5, seed=54)
+    steady = write_experiment(tmp_path / "b", users=500, days=8, exposed=6, lift=0.5, seed=54)
     result = analyse(config(days=8), out=tmp_path / "b" / "out", **steady)
     assert not any(check["name"] == "novelty" for check in result["checks"])
 

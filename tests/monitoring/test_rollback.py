@@ -1,9 +1,6 @@
 """The life of an experiment: ramp, roll-back over real HTTP and in the registry, post-mortem, index, verbs."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from monitoring.definition import definition_from, load_definition
 from monitoring.experiment_book import ExperimentBook, shared
@@ -19,6 +17,7 @@ from monitoring.rollback import HttpTraffic, act_on
 from tests.monitoring.ab_logs import START, write_experiment
 from uniscale.artifacts import read_json, write_json
 from uniscale.assignment import assign
+from uniscale.cli import app
 from uniscale.errors import ConfigError, DataError, ServingError
 from uniscale.registry import Registry
 
@@ -176,17 +175,15 @@ def test_the_verbs_from_start_to_an_automatic_roll_back(service, tmp_path):
     shared_options = ["--service", service.url, "--book", str(tmp_path / "book")]
 
     def verb(*arguments):
-        command = [sys.executable, "-m", "uniscale.cli", "experiment", *arguments]
-        keyed = os.environ | {"UNISCALE_API_KEY": "a key"}
-        return subprocess.run(command, capture_output=True, text=True, env=keyed)
+        return CliRunner().invoke(app, ["experiment", *arguments], env={"UNISCALE_API_KEY": "a key"})
 
     begun = verb("start", "--config", str(tmp_path / "ab.yaml"), *shared_options)
-    assert begun.returncode == 0, begun.stderr
+    assert begun.exit_code == 0, begun.output
     first = tmp_path / "book" / "search-ab" / "log" / "000001.json"
     write_json(first, read_json(first) | {"at": START.isoformat()})  # the logs are of an earlier day
     found = verb("check", "search-ab", "--data", str(tmp_path / "data"), *shared_options)
-    assert found.returncode == 4 and "rolled back" in found.stdout, found.stdout + found.stderr
+    assert found.exit_code == 4 and "rolled back" in found.output, found.output
     assert service.asked[-1][1]["weights"] == {"champion": 1.0, "candidate": 0.0}
     assert service.keys == {"Bearer a key"}
     said = verb("status", "--book", str(tmp_path / "book"))
-    assert "search-ab: rolled back" in said.stdout and (tmp_path / "book" / "index.html").exists()
+    assert "search-ab: rolled back" in said.output and (tmp_path / "book" / "index.html").exists()
