@@ -108,7 +108,7 @@ def test_rows_by_day_add_up_to_the_unit_and_have_a_curve(tmp_path):
 def test_a_repeated_day_counts_once_however_long_the_experiment(tmp_path, last):
     days = [date(2026, 3, 2), date(2026, 3, 3), date.fromisoformat(last)]
     rows = [
-        {"userid": n, "version": ("gate_30", "gate_40")[n % 2], "day": day, "retention_1": n % 3, "sum_gamerounds": n + 1}
+        {"userid": n, "version": f"gate_{30 + n % 2 * 10}", "day": day, "retention_1": n % 3, "sum_gamerounds": n + 1}
         for n in range(40)
         for day in days
     ]
