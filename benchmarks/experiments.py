@@ -20,10 +20,12 @@ import duckdb
 import numpy as np
 from scipy.stats import binom
 
-from benchmarks.simulated_users import requests_of, user_table
+from benchmarks.simulated_users import WANTED, clicks_at, drawn_orders, requests_of, user_table
+from monitoring.counterfactual import estimate
 from monitoring.definition import definition_from
 from monitoring.experiment import analyse_table
 from monitoring.fixed_horizon import aggregate, compare, sample_ratio
+from monitoring.interleaving import preference
 from monitoring.metrics import BY_NAME
 from monitoring.quantiles import clustered_quantile, compare_quantiles
 from monitoring.sequential import BURN_IN, always_valid
@@ -106,6 +108,30 @@ def sample_ratio_power(share: float, users: int, trials: int, seed: int) -> dict
     return {f"p < {bound:g}": float((p < bound).mean()) for bound in (0.01, 0.001)}
 
 
+def off_policy(trials: int, requests: int, seed: int) -> dict[str, dict[str, float]]:
+    """Coverage of the truth by 95 % intervals, and their mean width, of IPS, SNIPS and DR on drawn orders."""
+    rng, truth = np.random.default_rng(seed), clicks_at(WANTED).sum()
+    found: dict[str, dict[str, float]] = {name: {"covered": 0.0, "width": 0.0} for name in ("ips", "snips", "dr")}
+    for _ in range(trials):
+        result = estimate(drawn_orders(rng, requests, max(requests // 7, 2)))
+        for name, measured in found.items():
+            low, high = result[name]["interval"]
+            measured["covered"] += (low <= truth <= high) / trials
+            measured["width"] += (high - low) / trials
+    return found
+
+
+def interleaved(trials: int, users: int, seed: int, share: float = 0.5) -> float:
+    """How often a preference is found where the treatment truly gets this share of the credits of unlike users."""
+    rng, found = np.random.default_rng(seed), 0
+    for _ in range(trials):
+        clicks = rng.poisson(rng.gamma(1.0, 3.0, users))
+        treatment = rng.binomial(clicks, share).astype(float)
+        p = preference(clicks - treatment, treatment, LEVEL)["p"]
+        found += p is not None and p < LEVEL
+    return found / trials
+
+
 def analysis_seconds(users: int, days: int, folder: Path) -> dict[str, float]:
     """Seconds to analyse a table with one row a user and day, ten metrics, a look at every day's end, the page."""
     table, names = folder / "users.parquet", [f"m{n}" for n in range(10)]
@@ -154,6 +180,9 @@ def measurements(experiments: int) -> Iterator[tuple[str, Callable[[], Any]]]:
     for lift in (0.05, 0.1, 0.2):
         yield f"peeking, lift {lift:g}, 14 looks", lambda lift=lift: peeking(n, 2000, 14, 4, lift)  # type: ignore[misc]
     yield "clustered p90, A/A", lambda: tail_latency(n, 150, 5)
+    yield "off-policy coverage, 2,000 drawn orders", lambda: off_policy(n, 2000, 8)
+    yield "interleaving, A/A, 200 users", lambda: interleaved(n, 200, 9)
+    yield "interleaving, 55 % of the credits, 200 users", lambda: interleaved(n, 200, 10, 0.55)
     yield "band of 11 methods", lambda: band(n, LEVEL, 2 * len(METRICS) + 1)
     yield "fixed horizon, A/A", lambda: fixed_horizon(n, 1000, 6)
     yield "fixed horizon, lift 0.1", lambda: fixed_horizon(n, 1000, 7, lift=0.1)

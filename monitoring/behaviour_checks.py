@@ -5,6 +5,7 @@ expect later.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from scipy.stats import norm
 
 from monitoring.definition import Definition
 from monitoring.fixed_horizon import compare
-from monitoring.outcomes import Outcomes, scan
+from monitoring.outcomes import Look, Outcomes, scan
 
 BOT_SIGMAS, BOT_REQUESTS = 8.0, 50  # robust standard deviations on the log scale, and requests on an active day
 NOVELTY_P, NOVELTY_DAYS = 0.01, 5
@@ -60,16 +61,17 @@ def wears_off(log_ratios: np.ndarray, variances: np.ndarray) -> tuple[float, flo
     return slope, float(2 * norm.sf(abs(slope) * math.sqrt(information)))
 
 
-def novelty(config: Definition, outcomes: Outcomes, pair: tuple[str, str], days: list[str]) -> str | None:
+def novelty(config: Definition, looks: Sequence[Look], pair: tuple[str, str]) -> str | None:
     """A sentence where the primary metric's daily lift shrinks towards zero from one side, None where it does not."""
     metric = config.metric(config.primary)
-    if metric.quantile is not None or metric.window_days is not None or len(days) < NOVELTY_DAYS:
+    if metric.quantile is not None or metric.window_days is not None or len(looks) < NOVELTY_DAYS:
         return None
     ratios, variances = [], []
-    for _, arms, _ in outcomes.looks((metric,), days, cumulative=False):
-        if not set(pair) <= set(arms):
+    for look in looks:
+        if not set(pair) <= set(look.alone):
             continue
-        found = compare(metric, arms[pair[0]], arms[pair[1]], alpha=config.alpha, covariates=False)
+        arms = look.alone[pair[0]], look.alone[pair[1]]
+        found = compare(metric, *arms, alpha=config.alpha, covariates=False)
         if found["log_ratio"] is not None:
             ratios.append(found["log_ratio"])
             variances.append(found["log_variance"])

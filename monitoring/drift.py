@@ -34,7 +34,9 @@ Window = tuple[str, str]
 NOISE_SIGMAS = 3.0  # a change of a label rate must also exceed this many standard errors
 
 
-def drift(config: Config, samples: Path, out: Path, predictions: Path | None = None) -> dict[str, Any]:
+def drift(
+    config: Config, samples: Path, out: Path, predictions: Path | None = None, workspace: Path | None = None
+) -> dict[str, Any]:
     """Compare the test days of a samples folder with its training days; write its results to a folder.
 
     Args:
@@ -43,6 +45,7 @@ def drift(config: Config, samples: Path, out: Path, predictions: Path | None = N
         out: folder to write: drift.json, measures.json (flat, for the gate), drift.html (Evidently's), drift.prom.
         predictions: Parquet file or folder with `request_id` and one probability column (or list) a task; None
             leaves predictions out.
+        workspace: of `evidently ui`, to which the report is added; None adds it to none.
 
     Returns:
         What drift.json holds: verdict and reason, one entry a column and domain, labels, predictions, Evidently's
@@ -92,7 +95,7 @@ def drift(config: Config, samples: Path, out: Path, predictions: Path | None = N
 
     with atomic_folder(out) as folder:
         frames = {name: levels["candidate"].columns for name, levels in drawn.items()}
-        tests, untested = report_on(watched(spec, target), frames, settings.top_ids, folder / "drift.html")
+        tests, untested = report_on(watched(spec, target), frames, settings.top_ids, folder / "drift.html", workspace)
         result = judge(settings, target, columns, labels, predicted, tests)
         result |= {"late_labels": late, "embeddings": vectors, "quality": quality}
         noticed = [f"{target}.{found['task']}: {found['why']}" for found in late]

@@ -19,7 +19,7 @@ def keep(result: Mapping[str, Any], folder: Path) -> Path:
         folder: the history; `history.html` in it shows all of it.
     """
     day = result["windows"]["current"][1]
-    kept = {key: result[key] for key in ("windows", "verdict", "reason", "drifted", "measures")}
+    kept = {key: result[key] for key in ("windows", "verdict", "reason", "drifted", "late_labels", "measures")}
     write_json(Path(folder) / f"{day}.json", kept)
     entries = history(folder)
     (Path(folder) / "history.html").write_text(page(entries))

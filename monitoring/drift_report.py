@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from monitoring.drift_scores import Buckets
 
 NUMBER_METHOD, NUMBER_THRESHOLD = "wasserstein", 0.1  # distance over the reference's standard deviation
 CATEGORY_METHOD, CATEGORY_THRESHOLD = "jensenshannon", 0.1
+PROJECT = "UniScale drift"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,11 @@ class Tested:
 
 
 def report_on(
-    columns: Iterable[Column], sample: Mapping[str, Mapping[str, np.ndarray]], top_ids: int, page: Path
+    columns: Iterable[Column],
+    sample: Mapping[str, Mapping[str, np.ndarray]],
+    top_ids: int,
+    page: Path,
+    workspace: Path | None = None,
 ) -> tuple[list[Tested], list[str]]:
     """Test the request and candidate columns of a sample; also names the columns without a value in a window.
 
@@ -44,6 +50,7 @@ def report_on(
         sample: `reference` and `current`, each column name -> values (n,) of equal length.
         top_ids: ids kept by name.
         page: HTML file to write.
+        workspace: of `evidently ui`, which gets the report as a run; None adds it to none.
     """
     frames: dict[str, dict[str, np.ndarray]] = {name: {} for name in sample}
     numbers, categories, untested = [], [], []
@@ -63,7 +70,7 @@ def report_on(
         for name, values in pair.items():
             frames[name][column.name] = values
     reference, current = (pd.DataFrame(frames[name]) for name in ("reference", "current"))
-    return evidently_report(reference, current, numbers, categories, page), untested
+    return evidently_report(reference, current, numbers, categories, page, workspace), untested
 
 
 def _named(values: np.ndarray, bucket: Buckets, kind: str) -> np.ndarray:
@@ -75,7 +82,12 @@ def _named(values: np.ndarray, bucket: Buckets, kind: str) -> np.ndarray:
 
 
 def evidently_report(
-    reference: pd.DataFrame, current: pd.DataFrame, numbers: list[str], categories: list[str], page: Path
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    numbers: list[str],
+    categories: list[str],
+    page: Path,
+    workspace: Path | None = None,
 ) -> list[Tested]:
     """Test every column of two flat frames, write Evidently's page, and return one result a column.
 
@@ -85,6 +97,7 @@ def evidently_report(
         numbers: numeric columns, each with at least one value in both frames.
         categories: columns of short strings, few distinct.
         page: HTML file to write.
+        workspace: of `evidently ui`, which gets the report as a run, without the rows.
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")
     rules = [(name, NUMBER_METHOD, NUMBER_THRESHOLD) for name in numbers]
@@ -103,4 +116,16 @@ def evidently_report(
     passed = {test["metric_config"]["params"]["column"]: test["status"].value == "SUCCESS" for test in found["tests"]}
     assert len(found["tests"]) == len(rules) and set(passed) == {name for name, _, _ in rules}, "a column is untested"
     snapshot.save_html(str(page))
+    if workspace is not None:
+        _add_run(workspace, snapshot)
     return [Tested(name, how, values[name], at, passed[name]) for name, how, at in rules]
+
+
+def _add_run(workspace: Path, snapshot: Any) -> None:
+    """Add a report to the workspace's project of drift reports, which is made where there is none."""
+    from evidently.ui.workspace import Workspace  # its service framework is only for those who want the workspace
+
+    kept = Workspace.create(str(workspace))
+    found = [*kept.search_project(PROJECT), None]
+    project = found[0] or kept.create_project(PROJECT, "Drift of the served features, a run a comparison.")
+    kept.add_run(project.id, snapshot)

@@ -15,7 +15,7 @@ from typing import Any
 
 import duckdb
 
-from monitoring.behaviour_checks import clock_skew, find_bots, novelty
+from monitoring.behaviour_checks import NOVELTY_DAYS, clock_skew, find_bots, novelty
 from monitoring.counts import count_rows
 from monitoring.decision import decide, guardrail
 from monitoring.definition import CountsSource, Definition, UnitsSource, pipeline_definition
@@ -23,7 +23,7 @@ from monitoring.health import Check, check_logs, check_units, sample_ratio_check
 from monitoring.latency import latency
 from monitoring.outcomes import COLUMNS, Outcomes, load_outcomes, scan
 from monitoring.page import render
-from monitoring.scorecard import adjust_secondary, by_day, cuts, scorecard
+from monitoring.scorecard import adjust_secondary, by_day, cuts, scorecard, watched_by_day
 from monitoring.units import load_units
 from uniscale.artifacts import atomic_folder, write_json
 from uniscale.config import nearest
@@ -157,14 +157,14 @@ def _assess(
 ) -> dict[str, Any]:
     """The result from per-user tables."""
     control = definition.control
-    users = dict(outcomes.rows("SELECT variant, count(DISTINCT user_id) FROM user_days GROUP BY 1"))
-    days = [str(day) for (day,) in outcomes.rows("SELECT DISTINCT day FROM user_days ORDER BY 1") if day is not None]
+    users, days = outcomes.users_by_variant(), outcomes.days()
     rows = scorecard(definition, outcomes, control, treatment, len(days) or definition.days)
     rows += [found["row"] for found in slow]
-    if wears := novelty(definition, outcomes, (control, treatment), days):
+    looks = list(outcomes.looks(watched_by_day(definition), days, alone=len(days) >= NOVELTY_DAYS))
+    if wears := novelty(definition, looks, (control, treatment)):
         checks.append(Check("novelty", "warn", wears))
     result = _judged(definition, treatment, versions, sizes, users, checks, rows, days, slow)
-    result["by_day"] = by_day(definition, outcomes, control, treatment, days)
+    result["by_day"] = by_day(definition, looks, (control, treatment), outcomes.has_before)
     return result
 
 

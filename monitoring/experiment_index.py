@@ -1,10 +1,14 @@
 """The index of experiments: one self-contained page with status, share, start, verdict and the way to each page."""
 
+from collections.abc import Mapping
 from html import escape
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from monitoring.charts import percent
 from monitoring.experiment_book import ExperimentBook
+from monitoring.page import STATUS
 from uniscale.artifacts import read_json
 
 TONES = {"running": "flat", "stopped": "good", "rolled back": "bad"}
@@ -26,6 +30,7 @@ def overview(book: ExperimentBook) -> list[dict[str, str]]:
                 "last": f"{steps[-1].action}: {steps[-1].why}",
                 "verdict": result["verdict"] if result else "not analysed",
                 "reason": result["headline"] if result else "",
+                **(_primary(result) if result else {"lift": "–", "interval": "", "trust": "–"}),
                 "owner": definition.owner,
                 "hypothesis": definition.hypothesis,
             }
@@ -33,19 +38,36 @@ def overview(book: ExperimentBook) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: row["status"] != "running")
 
 
+def _primary(result: Mapping[str, Any]) -> dict[str, str]:
+    """Lift of the primary metric, its interval or why there is none, and the checks that did not pass."""
+    row = next(row for row in result["metrics"] if row["name"] == result["primary"])
+    noticed = [
+        f"{check['name']} {STATUS[check['status']][1]}" for check in result["checks"] if check["status"] != "pass"
+    ]
+    found = {"lift": "–", "interval": f"{row['label']}: {row['withheld']}", "trust": ", ".join(noticed) or "all pass"}
+    if row["lift"] is not None and row["interval"]:
+        low, high = (percent(bound) for bound in row["interval"])
+        found |= {"lift": percent(row["lift"]), "interval": f"{row['label']}, {low} to {high}"}
+    return found
+
+
 def write_index(book: ExperimentBook) -> Path:
     """Write `index.html` into the book's folder."""
     style = resources.files("monitoring").joinpath("page.css").read_text()
     rows = "".join(
-        f'<tr><th scope="row">{_link(book, row["name"])}<small>{escape(row["hypothesis"])}</small></th>'
-        f'<td data-label="status"><span class="badge {TONES[row["status"]]}">{row["status"]}</span></td>'
-        f'<td data-label="treatment">{row["share"]}</td><td data-label="since">{row["began"]}</td>'
-        f'<td data-label="verdict">{escape(row["verdict"])}<small>{escape(row["reason"])}</small></td>'
-        f'<td data-label="owner">{escape(row["owner"])}</td></tr>'
+        f'<tr><th scope="row">{_link(book, row["name"])}<small>{escape(row["hypothesis"])}</small>'
+        f"<small>{escape(row['owner'])}</small></th>"
+        f'<td data-label="status"><span><span class="badge {TONES[row["status"]]}">{row["status"]}</span>'
+        f"<small>{escape(row['last'])}</small></span></td>"
+        f'<td data-label="treatment"><span>{row["share"]}<small>since {row["began"]}</small></span></td>'
+        f'<td data-label="verdict"><span>{escape(row["verdict"])}<small>{escape(row["reason"])}</small></span></td>'
+        f'<td data-label="primary"><span>{escape(row["lift"])}<small>{escape(row["interval"])}</small></span></td>'
+        f'<td data-label="checks">{escape(row["trust"])}</td></tr>'
         for row in overview(book)
     )
     head = "".join(
-        f'<th scope="col">{t}</th>' for t in ("Experiment", "Status", "Treatment", "Since", "Verdict", "Owner")
+        f'<th scope="col">{t}</th>'
+        for t in ("Experiment", "Status", "Treatment", "Verdict", "Primary metric", "Checks")
     )
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'

@@ -70,7 +70,9 @@ def check_units(units: Units, config: Definition, variants: tuple[str, str]) -> 
     if other:
         checks.append(_others(int(sum(rows for _, rows in other)), [name for name, _ in other]))
     if units.nameless:
-        checks.append(Check("rows", "warn", f"{units.nameless:,} rows name no unit or no variant and are left out."))
+        checks.append(
+            Check("rows", "warn", f"{units.nameless:,} rows lack a unit, a variant or a day and are left out.")
+        )
     return [*checks, _assignment(units, config), _contamination(units, pair)]
 
 

@@ -20,11 +20,20 @@ from monitoring.metrics import Metric
 from uniscale.errors import DataError
 from uniscale.logs import LogDescription
 
-Look = tuple[str, dict[str, Aggregates], dict[str, dict[str, float]]]  # day, and by variant: aggregates, totals
 REFORMULATION_MINUTES = 10
 SUMS = ("impressions", "logged", "clicks", "orders", "gmv", "charges", "charged", "reformulated", "fallbacks")
 COLUMNS = ("requests", *SUMS, "active_days", "converted")  # of the per-user table
 COVARIATES = ("requests", "impressions", "clicks", "orders", "gmv", "converted", "charges", "reformulated")
+
+
+@dataclass(frozen=True)
+class Look:
+    """One day of an experiment, by variant."""
+
+    day: str
+    until: dict[str, Aggregates]  # everything up to its end
+    totals: dict[str, dict[str, float]]  # sums up to its end, for the burn-in
+    alone: dict[str, Aggregates]  # that day by itself, if asked for
 
 
 @dataclass
@@ -42,6 +51,14 @@ class Outcomes:
         """The single value of a query."""
         return self.rows(sql, parameters)[0][0]
 
+    def users_by_variant(self) -> dict[str, int]:
+        """Users of each variant."""
+        return dict(self.rows("SELECT variant, count(DISTINCT user_id) FROM user_days GROUP BY 1 ORDER BY 1"))
+
+    def days(self) -> list[str]:
+        """Days with data, ISO, oldest first."""
+        return [str(day) for (day,) in self.rows("SELECT DISTINCT day FROM user_days ORDER BY 1") if day is not None]
+
     def table(self, name: str) -> ibis.Table:
         """A table as an ibis expression, which tea-tasting aggregates inside DuckDB."""
         return ibis.duckdb.from_connection(self.connection).table(name)
@@ -53,11 +70,13 @@ class Outcomes:
         rows = self.rows(f"SELECT variant, {sums} FROM {table} GROUP BY 1")
         return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
 
-    def looks(self, metrics: tuple[Metric, ...], days: list[str], cumulative: bool = True) -> Iterator[Look]:
-        """Day, aggregates and totals by variant up to the end of each day, or of each day alone."""
+    def looks(self, metrics: tuple[Metric, ...], days: list[str], alone: bool) -> Iterator[Look]:
+        """What the end of each day shows, and with `alone` each day by itself."""
         for day in days:
-            table = self.users(until=day, since=None if cumulative else day)
-            yield day, aggregate(self.table(table), metrics, self.has_before), self.totals(table, metrics)
+            table = self.users(until=day)
+            until, totals = aggregate(self.table(table), metrics, self.has_before), self.totals(table, metrics)
+            single = self.table(self.users(until=day, since=day)) if alone else None
+            yield Look(day, until, totals, {} if single is None else aggregate(single, metrics, covariates=False))
 
     def users(
         self,

@@ -1,11 +1,15 @@
 """When to train again: by drift or by age, within a budget, so that noise cannot make the pipeline thrash.
 
-A pure function of what is known; whoever calls it starts the pipeline and keeps the day in `trained`.
+`choose` is a pure function of what is known, `choose_from` reads it from the drift history and a folder of mature days;
+whoever calls them starts the pipeline and keeps the day in `trained` (the registry does).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
+
+from monitoring.drift_history import history
 
 
 @dataclass(frozen=True)
@@ -70,3 +74,33 @@ def choose(
         if refused:
             return Choice(False, f"{asked}, but {why}")
     return Choice(True, asked)
+
+
+def choose_from(
+    policy: Policy,
+    today: date,
+    trained: Sequence[date],
+    compared: Path,
+    days: Path,
+    window_days: float,
+    experiment_running: bool = False,
+) -> Choice:
+    """Decide on a training from folders.
+
+    Args:
+        policy: the rules.
+        today: the day of the decision.
+        trained: days of the trainings so far, oldest first.
+        compared: the drift history (`drift_history.keep`); its newest entry says whether labels are late.
+        days: log folder of mature days (`next_day.write_next_days`).
+        window_days: longest attribution window; days later than that before the last training were not mature then,
+            so the present model has not seen them.
+        experiment_running: the candidate is before users.
+    """
+    entries = history(compared)
+    since = trained[-1] if trained else None
+    verdicts = [e["verdict"] for e in entries if since is None or e["windows"]["current"][1] > str(since)]
+    ready = sorted(path.name.removeprefix("day=") for path in (Path(days) / "requests").glob("day=*"))
+    seen = str(since - timedelta(days=window_days) - timedelta(days=1)) if since else ""
+    late = bool(entries and entries[-1]["late_labels"])
+    return choose(policy, today, trained, verdicts, sum(day > seen for day in ready), late, experiment_running)

@@ -4,12 +4,13 @@ A row holds the fixed-horizon lift (CUPED where a pre-period is known), the alwa
 the reason for whatever is withheld.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from monitoring.definition import Definition
 from monitoring.fixed_horizon import adjust, aggregate, compare
 from monitoring.metrics import Metric
-from monitoring.outcomes import Outcomes
+from monitoring.outcomes import Look, Outcomes
 from monitoring.sequential import BURN_IN, always_valid
 
 MIN_CUT_USERS = 50  # users a variant below which a cut is named but not compared
@@ -109,24 +110,28 @@ def adjust_secondary(config: Definition, rows: list[dict[str, Any]]) -> None:
         row["p_adjusted"] = row["p"] if row["role"] == "primary" else adjusted.get(row["name"])
 
 
-def by_day(
-    config: Definition, outcomes: Outcomes, control: str, treatment: str, days: list[str]
-) -> list[dict[str, Any]]:
-    """Cumulative lift up to each day, of the primary metric and of the guardrails that are means or ratios."""
-    watched_ones = {config.primary, *config.guardrails}
-    chosen = tuple(m for m in config.means if m.name in watched_ones and m.window_days is None)
-    points = []
-    for number, (day, arms, totals) in enumerate(outcomes.looks(chosen, days), start=1):
-        if not {control, treatment} <= set(arms):
+def watched_by_day(config: Definition) -> tuple[Metric, ...]:
+    """The primary metric and the guardrails, those of them that are means or ratios."""
+    names = {config.primary, *config.guardrails}
+    return tuple(m for m in config.means if m.name in names and m.window_days is None)
+
+
+def by_day(config: Definition, looks: Sequence[Look], pair: tuple[str, str], covariates: bool) -> list[dict[str, Any]]:
+    """Cumulative lift up to each day, of what is watched by day."""
+    (control, treatment), points = pair, []
+    for number, look in enumerate(looks, start=1):
+        if not set(pair) <= set(look.until):
             continue
-        for metric in chosen:
+        for metric in watched_by_day(config):
             if number < metric.minimum_days:
                 continue
-            found = compare(metric, arms[control], arms[treatment], alpha=config.alpha, covariates=outcomes.has_before)
-            conversions = [totals[name][metric.counts or metric.numerator] for name in (control, treatment)]
+            arms = look.until[control], look.until[treatment]
+            found = compare(metric, *arms, alpha=config.alpha, covariates=covariates)
+            conversions = [look.totals[name][metric.counts or metric.numerator] for name in pair]
             kept = {key: found[key] for key in ("lift", "interval", "p", "withheld")}
             points.append(
-                {"day": day, "metric": metric.name, **kept, "always_valid": None} | watched(config, found, conversions)
+                {"day": look.day, "metric": metric.name, **kept, "always_valid": None}
+                | watched(config, found, conversions)
             )
     return points
 

@@ -1,6 +1,8 @@
 """An experiment whose data are one table: a row a randomised unit, or a row a unit and day.
 
-Units get dense numbers, so that millions of them are summed by place; scorecard and checks are the code of the logs.
+One pass over the table gives each unit's sums and the days it was seen on; where there are days, a second one keeps the
+columns watched by day, in order of the day. Units get dense numbers, variant by variant, so that the looks sum them by
+place and an arm is a slice; scorecard and checks are the code of the logs.
 """
 
 from collections.abc import Iterator
@@ -17,17 +19,15 @@ from monitoring.outcomes import Look, Outcomes
 from uniscale.config import nearest
 from uniscale.errors import DataError
 
-MAX_CELLS = 2_000_000_000  # units times days, a byte each while repeated rows are looked for
+MAX_DAYS = 3660  # a bit each and unit, while repeated rows are looked for
 
 
 @dataclass
 class Units(Outcomes):
-    """Tables `served` (user_id, variant) and `user_days` (a unit's number as user_id, variant, day, columns)."""
+    """Tables `served` (a row a unit and variant as found), `users` (sums of the units analysed) and `user_days`."""
 
-    columns: tuple[str, ...] = ()
-    by_day: bool = False
     table_rows: int = 0
-    nameless: int = 0  # rows without a unit or a variant
+    nameless: int = 0  # rows without a unit, a variant or, where there are days, a day
     repeated: int = 0  # rows beyond the first of a unit (and day)
 
     def users(
@@ -38,41 +38,34 @@ class Units(Outcomes):
         window: int | None = None,
         since: str | None = None,
     ) -> str:
-        """Name of a table with one row a unit."""
+        """Name of the table with one row a unit."""
         chosen = {"until": until, "scenario": scenario, "new": new, "window": window, "since": since}
         assert set(chosen.values()) == {None}, f"a table of units has no requests to choose from: {chosen}"
-        if not self.by_day:
-            return "user_days"
-        sums = ", ".join(f'sum("{name}") AS "{name}"' for name in self.columns)
-        self.connection.execute(
-            f"CREATE OR REPLACE TABLE users AS SELECT user_id, any_value(variant) AS variant, {sums} FROM user_days "
-            "GROUP BY user_id"
-        )
         return "users"
 
-    def looks(self, metrics: tuple[Metric, ...], days: list[str], cumulative: bool = True) -> Iterator[Look]:
-        """Aggregates up to each day, from sums that are carried on from the day before, or of each day alone."""
-        covariates = [metric.covariate for metric in metrics if isinstance(metric.covariate, str)]
-        names = list(dict.fromkeys([c for m in metrics for c in (*m.columns, *filter(None, [m.counts]))] + covariates))
+    def users_by_variant(self) -> dict[str, int]:
+        """Units analysed of each variant."""
+        return dict(self.rows("SELECT variant, count(*) FROM users GROUP BY 1 ORDER BY 1"))
+
+    def looks(self, metrics: tuple[Metric, ...], days: list[str], alone: bool) -> Iterator[Look]:
+        """What the end of each day shows, from sums that are carried on from the day before."""
+        names = _columns(metrics)
         chosen = ", ".join(f'"{name}"' for name in names)
-        size = self.one("SELECT coalesce(max(user_id) + 1, 0) FROM user_days")
-        sums, seen, arm = np.zeros((size, len(names))), np.zeros(size, bool), np.zeros(size, np.int64)
-        variants = [name for (name,) in self.rows("SELECT DISTINCT variant FROM user_days ORDER BY 1")]
+        counts = self.users_by_variant()
+        edges = np.concatenate([[0], np.cumsum(list(counts.values()), dtype=np.int64)])
+        arms = {variant: slice(*edges[n : n + 2]) for n, variant in enumerate(counts)}
+        sums, seen = np.zeros((edges[-1], len(names))), np.zeros(edges[-1], bool)
         for day in days:
             found = self.connection.execute(
-                f"SELECT user_id AS place, list_position($variants, variant) - 1 AS arm, {chosen} FROM user_days "
-                "WHERE day = CAST($day AS DATE)",
-                {"variants": variants, "day": day},
+                f"SELECT place, {chosen} FROM user_days WHERE day = CAST($day AS DATE)", {"day": day}
             ).fetchnumpy()
-            place = found["place"]
-            if not cumulative:
-                sums[:], seen[:] = 0.0, False
-            sums[place] += np.stack([found[name] for name in names], axis=1)
-            seen[place], arm[place] = True, found["arm"]
-            arms = {v: _moments(sums[seen & (arm == n)], names) for n, v in enumerate(variants)}
-            arms = {variant: moments for variant, moments in arms.items() if moments.count()}
-            totals = {v: {name: found.mean(name) * found.count() for name in names} for v, found in arms.items()}
-            yield day, arms, totals
+            that_day, here = np.zeros_like(sums), np.zeros_like(seen)
+            that_day[found["place"]], here[found["place"]] = np.stack([found[name] for name in names], axis=1), True
+            sums += that_day
+            seen |= here
+            until = _by_arm(arms, sums, seen, names)
+            totals = {v: {n: m.mean(n) * m.count() for n in names} for v, m in until.items()}
+            yield Look(day, until, totals, _by_arm(arms, that_day, here, names) if alone else {})
 
 
 def load_units(
@@ -87,78 +80,108 @@ def load_units(
     Raises:
         DataError: no such file, a missing column, or a value of a metric that is no finite number.
     """
-    table, metrics = scan_table(data), definition.means
-    covariates = [m.covariate for m in metrics if isinstance(m.covariate, str)]
-    needed = [c for m in metrics for c in (*m.columns, *filter(None, [m.counts]))] + covariates
-    columns = tuple(dict.fromkeys(needed))
-    named = [source.unit, source.variant, *([source.day] if source.day else []), *columns]
-    require_columns(connection, table, data, named)
-    unit, arm = f'CAST("{source.unit}" AS VARCHAR)', f'CAST("{source.variant}" AS VARCHAR)'
-    named_rows = f"{unit} IS NOT NULL AND {arm} IS NOT NULL"
-    rows, nameless = connection.execute(
-        f"SELECT count(*), count(*) FILTER (NOT ({named_rows})) FROM {table}"
-    ).fetchall()[0]
-    connection.execute(
-        f"CREATE TABLE served AS SELECT any_value({unit}) AS user_id, hash({unit}) AS key, {arm} AS variant, "
-        f"count(*) AS times FROM {table} WHERE {named_rows} GROUP BY key, variant"
+    table, columns = scan_table(data), _columns(definition.means)
+    require_columns(
+        connection, table, data, [source.unit, source.variant, *([source.day] if source.day else []), *columns]
     )
-    connection.execute(
-        "CREATE TABLE units AS SELECT key, any_value(variant) AS variant, "
-        "CAST(row_number() OVER () - 1 AS INTEGER) AS user_id FROM served WHERE list_contains($pair, variant) "
-        "GROUP BY key HAVING count(*) = 1",
-        {"pair": list(variants)},
-    )
-    day = f'CAST("{source.day}" AS DATE)' if source.day else "CAST(NULL AS DATE)"
-    values = "".join(f', CAST(r."{name}" AS DOUBLE) AS "{name}"' for name in columns)
+    key, arm = f'hash(CAST("{source.unit}" AS VARCHAR))', f'CAST("{source.variant}" AS VARCHAR)'
+    unit = "NULL" if definition.salt is None else f'CAST("{source.unit}" AS VARCHAR)'  # only the assignment needs it
+    day = f'CAST("{source.day}" AS DATE)' if source.day else "DATE '1970-01-01'"
+    values = "".join(f', CAST("{name}" AS DOUBLE) AS "{name}"' for name in columns)
+    named = " AND ".join(f'"{name}" IS NOT NULL' for name in (source.unit, source.variant, source.day) if name)
+    rows = f"SELECT {key} AS key, {unit} AS unit, {arm} AS variant, {day} AS day{values} FROM {table} WHERE {named}"
     try:
-        connection.execute(
-            f"CREATE TABLE user_days AS SELECT u.user_id, u.variant, {day} AS day{values} FROM {table} r "
-            f'JOIN units u ON hash(CAST(r."{source.unit}" AS VARCHAR)) = u.key '
-            f'AND CAST(r."{source.variant}" AS VARCHAR) = u.variant'
-        )
+        total, nameless, first, last = connection.execute(
+            f"SELECT count(*), count(*) FILTER (NOT ({named})), min({day}), max({day}) FROM {table}"
+        ).fetchall()[0]
+        if first is not None and (last - first).days > MAX_DAYS:
+            raise DataError(f"{data}: {source.day} runs from {first} to {last}; at most {MAX_DAYS:,} days are analysed")
+        span = (first, 0 if first is None else (last - first).days + 1)
+        repeated = _sum_units(connection, rows, columns, variants, span)
+        if repeated:
+            connection.execute(f"CREATE TABLE once AS SELECT DISTINCT ON (key, variant, day) * FROM ({rows})")
+            rows = "SELECT * FROM once"
+            _sum_units(connection, rows, columns, variants, span)
+        _refuse_unusable(connection, rows, columns, data)
+        if source.day:
+            watched = _columns(tuple(definition.metric(n) for n in {definition.primary: 0, **definition.guardrails}))
+            kept = "".join(f', r."{name}"' for name in watched)
+            connection.execute(
+                f"CREATE TABLE user_days AS SELECT u.rowid AS place, r.day{kept} FROM ({rows}) r "
+                "JOIN users u USING (key, variant) ORDER BY r.day"
+            )
+        else:
+            connection.execute("CREATE VIEW user_days AS SELECT rowid AS place, CAST(NULL AS DATE) AS day FROM users")
     except duckdb.ConversionException as error:
         raise DataError(f"{data}: {str(error).splitlines()[0]}; metrics need numbers, days need dates") from None
+    has_before = any(isinstance(metric.covariate, str) for metric in definition.means)
+    return Units(connection, has_before, table_rows=total, nameless=nameless, repeated=repeated)
+
+
+def _columns(metrics: tuple[Metric, ...]) -> list[str]:
+    """Columns of the table that the metrics need, covariates and burn-in counts with them."""
+    given = [c for m in metrics for c in (*m.columns, m.counts, m.covariate if isinstance(m.covariate, str) else "")]
+    return list(dict.fromkeys(filter(None, given)))
+
+
+def _sum_units(
+    connection: duckdb.DuckDBPyConnection,
+    rows: str,
+    columns: list[str],
+    variants: tuple[str, str],
+    span: tuple[object, int],
+) -> int:
+    """Tables `served` and `users`; gives the rows beyond the first of an analysed unit and day."""
+    # A missing value makes the sum NaN as an infinite one does, so both are found in the sums.
+    sums = "".join(f', sum(coalesce("{name}", \'nan\'::DOUBLE)) AS "{name}"' for name in columns)
+    first, days = span
+    number = "CAST(day - $first AS INTEGER)"
+    seen = f"bit_or(1::UBIGINT << {number})" if days <= 64 else f"bitstring_agg({number}, 0, {days - 1})"
+    connection.execute(
+        "CREATE OR REPLACE TABLE served AS SELECT coalesce(any_value(unit), CAST(key AS VARCHAR)) AS user_id, key, "
+        f"variant, count(*) AS times, bit_count({seen}) AS days{sums} FROM ({rows}) GROUP BY key, variant",
+        {"first": first},
+    )
+    connection.execute(
+        "CREATE OR REPLACE TABLE crossed AS SELECT key FROM served WHERE list_contains($pair, variant) "
+        "GROUP BY key HAVING count(*) > 1",
+        {"pair": list(variants)},
+    )
+    names = "".join(f', "{name}"' for name in columns)
+    arm = f"SELECT key, variant, times - days AS repeated{names} FROM served ANTI JOIN crossed USING (key)"
+    ordered = " UNION ALL ".join(f"{arm} WHERE variant = ${name}" for name in ("first", "second"))  # rowid: the number
+    connection.execute(
+        f"CREATE OR REPLACE TABLE users AS {ordered}", dict(zip(("first", "second"), sorted(variants), strict=True))
+    )
+    return int(connection.execute("SELECT coalesce(sum(repeated), 0) FROM users").fetchall()[0][0])
+
+
+def _refuse_unusable(connection: duckdb.DuckDBPyConnection, rows: str, columns: list[str], data: Path) -> None:
+    """DataError for the first column with a value that is missing or not finite."""
+    unusable = " OR ".join(f'NOT isfinite("{name}")' for name in columns)
+    if not connection.execute(f"SELECT count(*) FROM users WHERE {unusable}").fetchall()[0][0]:
+        return
     bad = ", ".join(f'count(*) FILTER ("{name}" IS NULL OR NOT isfinite("{name}"))' for name in columns)
-    for name, count in zip(columns, connection.execute(f"SELECT {bad} FROM user_days").fetchall()[0], strict=True):
-        if count:
-            raise DataError(f"{data}: {count:,} values of {name} are missing or not finite; fill or drop them")
-    repeated = _repeated(connection)
-    if repeated:
-        connection.execute("CREATE OR REPLACE TABLE user_days AS SELECT DISTINCT ON (user_id, day) * FROM user_days")
-    found = {"columns": columns, "by_day": source.day is not None, "nameless": nameless, "repeated": repeated}
-    return Units(connection, has_before=bool(covariates), table_rows=rows, **found)
+    counts = connection.execute(f"SELECT {bad} FROM ({rows}) SEMI JOIN users USING (key, variant)").fetchall()[0]
+    name, count = next((name, count) for name, count in zip(columns, counts, strict=True) if count)
+    raise DataError(f"{data}: {count:,} values of {name} are missing or not finite; fill or drop them")
 
 
-def _repeated(connection: duckdb.DuckDBPyConnection) -> int:
-    """Rows beyond the first of a unit and day."""
-    span = "SELECT coalesce(datediff('day', min(day), max(day)) + 1, 1) FROM user_days"
-    units, days = connection.execute(f"SELECT coalesce(max(user_id) + 1, 0), ({span}) FROM user_days").fetchall()[0]
-    if units * days > MAX_CELLS:
-        raise DataError(f"{units:,} units over {days:,} days: analyse a shorter time")
-    number = "coalesce(datediff('day', (SELECT min(day) FROM user_days), day), 0)"
-    keys = connection.execute(f"SELECT user_id * CAST({days} AS BIGINT) + {number} AS k FROM user_days").fetchnumpy()[
-        "k"
-    ]
-    seen = np.zeros(units * days, bool)
-    seen[keys] = True
-    return len(keys) - int(seen.sum())
+def _by_arm(arms: dict[str, slice], sums: np.ndarray, seen: np.ndarray, names: list[str]) -> dict[str, Aggregates]:
+    return {v: _moments(sums[arm], int(seen[arm].sum()), names) for v, arm in arms.items() if seen[arm].any()}
 
 
-def _moments(values: np.ndarray, names: list[str]) -> Aggregates:
-    """Count, means, variances and covariances of a table (n, columns)."""
-    n = len(values)
-    if not n:
-        return Aggregates(count_=0)
-    means = values.mean(axis=0)
-    centred = values - means
-    spread = centred.T @ centred / max(n - 1, 1)
+def _moments(sums: np.ndarray, n: int, names: list[str]) -> Aggregates:
+    """Count, means, variances and covariances of n units, where the others of the arm (units, columns) are all zero."""
+    means = sums.sum(axis=0) / n
+    spread = (sums.T @ sums - n * np.outer(means, means)) / max(n - 1, 1)
     pairs = {
         tuple(sorted((a, b))): float(spread[i, j]) for i, a in enumerate(names) for j, b in enumerate(names) if i < j
     }
     return Aggregates(
         count_=n,
         mean_=dict(zip(names, means.tolist(), strict=True)),
-        var_=dict(zip(names, np.diag(spread).tolist(), strict=True)),
+        var_=dict(zip(names, np.maximum(np.diag(spread), 0.0).tolist(), strict=True)),
         cov_=pairs,
     )
 

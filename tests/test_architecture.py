@@ -30,7 +30,8 @@ MAY_IMPORT = {
 }
 # A verb of the command line is a door to a component or a pipeline, opened inside the verb.
 DOORS = {
-    f"uniscale/cli/{verbs}.py" for verbs in ("data", "local", "kubeflow", "service", "steps", "studies", "experiments")
+    f"uniscale/cli/{verbs}.py"
+    for verbs in ("data", "local", "kubeflow", "service", "steps", "studies", "experiments", "monitoring")
 }
 HOMES = {
     "torch": ("models/", "serving/", "benchmarks/"),

@@ -25,6 +25,7 @@ from uniscale.sections import (
     GateConfig,
     IngestConfig,
     NotifyConfig,
+    RetrainingConfig,
     SamplesConfig,
     Section,
     ServingConfig,
@@ -51,6 +52,7 @@ class Config(Section):
     serving: ServingConfig
     experiment: ExperimentConfig
     drift: DriftConfig
+    retraining: RetrainingConfig
     notify: NotifyConfig
 
 

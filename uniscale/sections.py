@@ -216,6 +216,17 @@ class DriftConfig(Section):
     owners: dict[str, str] = Field(description="prefix of domain.column: who is asked when it drifts; longest wins")
 
 
+class RetrainingConfig(Section):
+    """When the monitoring pipeline trains again (`monitoring.retraining.Policy`)."""
+
+    max_age_days: int = Field(ge=1, description="a model older than that is trained again")
+    drift_days: int = Field(ge=1, description="verdicts of drift in a row that ask for a training")
+    cooldown_days: int = Field(ge=0, description="least days between two trainings, whatever asks")
+    budget: int = Field(ge=1, description="trainings in budget_days at most")
+    budget_days: int = Field(ge=1)
+    min_new_days: int = Field(ge=1, description="mature days that the present model has not seen")
+
+
 class NotifyConfig(Section):
     """Who is told how a run ended; nobody where both are empty."""
 

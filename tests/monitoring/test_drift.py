@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from monitoring.drift import drift, judge
+from monitoring.drift_report import PROJECT
 from monitoring.drift_rows import batches, watched
 from monitoring.drift_sample import Reservoir
 from tests.sample_folder import SPEC, write_samples
@@ -34,19 +35,21 @@ def rewrite_test_days(folder, change):
 def quiet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quiet")
     samples = write_samples(folder / "samples", requests_per_day=150)
-    return samples, drift(load_config(), samples, folder / "out"), folder / "out"
+    found = drift(load_config(), samples, folder / "out", workspace=folder / "workspace")
+    return samples, found, folder / "out"
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """A price times 1.5, a category remapped, a request feature lost, clicks that stop being logged."""
+    """A price in cents, a category remapped, a feature frozen, another lost, clicks that stop being logged."""
     folder = tmp_path_factory.mktemp("planted")
     samples = write_samples(folder / "samples", requests_per_day=150)
 
     def change(row):
-        row["item_price"] = [1.5 * price for price in row["item_price"]]
+        row["item_price"] = [100 * price for price in row["item_price"]]
         row["item_category_1"] = [category + 1 for category in row["item_category_1"]]
         row["query_clicks_7d"] = None
+        row["user_clicks_7d"] = 3
         row["click"] = [0 if n % 2 else label for n, label in enumerate(row["click"])]
 
     rewrite_test_days(samples, change)
@@ -91,13 +94,23 @@ def test_evidently_ran_one_test_a_column(quiet, planted):
     assert quiet[1]["untested"] == [] and planted[0]["untested"] == ["query_clicks_7d"]
 
 
+def test_a_workspace_gets_the_report_as_a_run_of_one_project(quiet):
+    from evidently.ui.workspace import Workspace
+
+    kept = Workspace.create(str(quiet[2].parent / "workspace"))
+    [project] = kept.search_project(PROJECT)
+    assert len(kept.list_runs(project.id)) == 1
+
+
 def test_planted_shifts_are_found_and_named(planted):
     result = planted[0]
     assert result["verdict"] == "warn"
     found = {row["name"] for row in result["columns"] if row["drifted"] and row["domain"] == "search"}
-    assert found == {"item_price", "item_category_1", "query_clicks_7d"}
+    assert found == {"item_price", "item_category_1", "query_clicks_7d", "user_clicks_7d"}
     named_faults = {row["name"]: row["fault"].split(":")[0] for row in result["columns"] if row["fault"]}
     assert named_faults["query_clicks_7d"] == "no longer filled" and "item_clicks_7d" not in named_faults
+    assert named_faults["item_price"] == "rescaled" and named_faults["user_clicks_7d"] == "frozen"
+    assert any("item_price: rescaled: values times" in line and "unit" in line for line in result["drifted"])
     assert "missing share" in named(result, "columns", "query_clicks_7d")["why"]
     assert "PSI" in named(result, "columns", "item_price")["why"]
     assert "JS" in named(result, "columns", "item_category_1")["why"]

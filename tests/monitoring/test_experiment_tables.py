@@ -1,8 +1,6 @@
 """Experiments from tables: hand-computed results of two public ones, and what a bad table is told."""
 
 import json
-import subprocess
-import sys
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from typer.testing import CliRunner
 
 from monitoring.definition import load_definition
 from monitoring.experiment import analyse_table
+from uniscale.cli import app
 from uniscale.errors import ConfigError, DataError, UniscaleError
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -94,8 +93,43 @@ def test_rows_by_day_add_up_to_the_unit_and_have_a_curve(tmp_path):
     assert [found["control"], found["treatment"]] == pytest.approx(totals)
     curve = [point for point in result["by_day"] if point["metric"] == "retention_7"]
     assert len(curve) == days and curve[-1]["lift"] == pytest.approx(found["lift"])
-    first = [clicks[(arm == name) & (day == 0)].mean() for name in ("gate_30", "gate_40")]
-    assert curve[0]["lift"] == pytest.approx(first[1] / first[0] - 1)
+    for last in range(days):
+        # Up to each day, the summed table says the same: users not seen yet are left out, as here nobody is.
+        sums = np.where(day <= last, clicks, 0.0).reshape(users, days).sum(axis=1)
+        table = {"userid": np.arange(users), "version": arm[::days]} | dict.fromkeys(
+            columns.keys() - {"userid", "version", "day"}, sums
+        )
+        plain = row(analysed(tmp_path, pa.table(table)), "retention_7")
+        for key in ("lift", "interval", "p"):
+            assert curve[last][key] == pytest.approx(plain[key], rel=1e-9)
+
+
+@pytest.mark.parametrize("last", ["2026-03-04", "2026-07-30"])
+def test_a_repeated_day_counts_once_however_long_the_experiment(tmp_path, last):
+    days = [date(2026, 3, 2), date(2026, 3, 3), date.fromisoformat(last)]
+    rows = [
+        {"userid": n, "version": f"gate_{30 + n % 2 * 10}", "day": day, "retention_1": n % 3, "sum_gamerounds": n + 1}
+        for n in range(40)
+        for day in days
+    ]
+    rows = [row | {"retention_7": n % 5} for n, row in enumerate(rows)]
+    source = COOKIE_CATS.source.model_dump() | {"day": "day"}
+    definition = COOKIE_CATS.model_validate(COOKIE_CATS.model_dump() | {"source": source})
+    once = analysed(tmp_path, pa.Table.from_pylist(rows), definition)
+    twice = analysed(tmp_path, pa.Table.from_pylist(rows + rows[:7]), definition)
+
+    def same(one, other):
+        pairs = [(row(one, "rounds"), row(other, "rounds")), *zip(one["by_day"], other["by_day"], strict=True)]
+        return all(a[key] == pytest.approx(b[key], rel=1e-9) for a, b in pairs for key in ("lift", "interval", "p"))
+
+    assert same(twice, once)
+    elsewhere = [r | {"version": "gate_50", "retention_7": 99} for r in rows[:9]]  # in a third variant as well
+    assert same(analysed(tmp_path, pa.Table.from_pylist(rows + elsewhere), definition), once)
+    said = next(check["statement"] for check in twice["checks"] if check["name"] == "duplicates")
+    assert said == "7 of 127 rows repeat a unit; each counts once."
+    stray = pa.Table.from_pylist([*rows, rows[0] | {"day": date(1970, 1, 1)}])
+    with pytest.raises(DataError, match="1970-01-01 to"):
+        analysed(tmp_path, stray, definition)
 
 
 def test_a_covariate_column_narrows_the_interval(tmp_path):
@@ -186,13 +220,17 @@ def test_impossible_counts_are_an_error(tmp_path, impressions, clicks, said):
         analyse_table(UPWORTHY, tmp_path / "table.parquet", tmp_path / "out", "70096")
 
 
+def analyze(folder, *more):
+    """The verb on the table of a folder."""
+    command = ["experiment", "analyze", "--config", str(EXAMPLES / "cookie_cats.yaml"), "--out", str(folder / "out")]
+    return CliRunner().invoke(app, [*command, "--data", str(folder / "players.parquet"), *more])
+
+
 def test_the_verb_warns_and_exits_non_zero_under_strict(tmp_path):
     pq.write_table(players(), tmp_path / "players.parquet")
-    command = [sys.executable, "-m", "uniscale.cli", "experiment", "analyze", "--out", str(tmp_path / "out")]
-    command += ["--config", str(EXAMPLES / "cookie_cats.yaml"), "--data", str(tmp_path / "players.parquet")]
-    lenient, strict = (subprocess.run([*command, *more], capture_output=True, text=True) for more in ([], ["--strict"]))
-    assert (lenient.returncode, strict.returncode) == (0, 4), lenient.stderr + strict.stderr
-    assert "WARNING sample ratio" in strict.stdout and "p = 0.0086 < 0.01" in strict.stdout
+    lenient, strict = analyze(tmp_path), analyze(tmp_path, "--strict")
+    assert (lenient.exit_code, strict.exit_code) == (0, 4), lenient.output + strict.output
+    assert "WARNING sample ratio" in strict.output and "p = 0.0086 < 0.01" in strict.output
     assert (tmp_path / "out" / "experiment.html").exists()
 
 
@@ -205,24 +243,12 @@ def test_the_verb_warns_and_exits_non_zero_under_strict(tmp_path):
     ],
 )
 def test_the_exit_code_says_whether_the_result_can_be_believed(tmp_path, change, code):
-    from uniscale.cli import app
-
     pq.write_table(change(players((400, 160, 80), (420, 170, 90))), tmp_path / "players.parquet")
-    arguments = [
-        "experiment",
-        "analyze",
-        "--config",
-        str(EXAMPLES / "cookie_cats.yaml"),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    done = CliRunner().invoke(app, [*arguments, "--data", str(tmp_path / "players.parquet")])
+    done = analyze(tmp_path)
     assert done.exit_code == code, done.output
 
 
 def test_an_unknown_metric_and_a_missing_table_end_with_an_error(tmp_path):
-    from uniscale.cli import app
-
     text = (EXAMPLES / "cookie_cats.yaml").read_text().replace("primary: retention_7", "primary: retention_9")
     (tmp_path / "wrong.yaml").write_text(text)
     for config, said in ((tmp_path / "wrong.yaml", "unknown metric"), (EXAMPLES / "cookie_cats.yaml", "no file")):

@@ -2,9 +2,11 @@
 
 import re
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from monitoring.behaviour_checks import wears_off
 from monitoring.drift_faults import name_fault
@@ -13,6 +15,8 @@ from monitoring.label_delay import daily_rates, late_labels
 from tests.monitoring.ab_logs import config, rewrite, write_experiment
 from tests.monitoring.test_experiment import status
 from tests.sample_folder import SPEC, write_samples
+from uniscale.assignment import assign
+from uniscale.cli import app
 from uniscale.hashing import hash64
 
 NONE_MISSING = (0.0, 0.0)
@@ -72,29 +76,23 @@ def test_daily_rates_are_those_of_the_rows(tmp_path):
 
 
 def test_bots_are_found_and_named(tmp_path):
-    paths = write_experiment(tmp_path, users=200, seed=51)
+    paths, settings = write_experiment(tmp_path, users=200, seed=51), config()
+    robot = {"user_id": "u51-7", "variant": assign("u51-7", settings.salt, settings.weights)}
 
     def swarm(rows):
-        robot = [
-            {**rows[0], "request_id": f"bot-{rows[0]['ts']:%d}-{n}", "ts": rows[0]["ts"] + timedelta(seconds=n)}
-            for n in range(300)
-        ]
-        return rows + [row | {"user_id": "u51-7", "variant": variant_of(rows)} for row in robot]
+        first = rows[0] | robot
+        ids = (f"bot-{first['ts']:%d}-{n}" for n in range(300))
+        return rows + [first | {"request_id": i, "ts": first["ts"] + timedelta(seconds=n)} for n, i in enumerate(ids)]
 
-    def variant_of(rows):
-        from uniscale.assignment import assign
-
-        return assign("u51-7", config().salt, config().weights)
-
-    quiet = analyse(config(), out=tmp_path / "quiet", **paths)
+    quiet = analyse(settings, out=tmp_path / "quiet", **paths)
     assert not any(check["name"] == "bots" for check in quiet["checks"])
     rewrite(paths["serving_log"], swarm)
-    found = status(analyse(config(), out=tmp_path / "out", **paths), "bots")
+    found = status(analyse(settings, out=tmp_path / "out", **paths), "bots")
     assert found["status"] == "warn" and "1 users ask like bots" in found["statement"] and "u51-7" in found["statement"]
 
 
 def test_a_broken_logger_in_one_variant_is_a_sample_ratio_mismatch(tmp_path):
-    paths = write_experiment(tmp_path, users=900, seed=52)
+    paths = write_experiment(tmp_path, users=600, exposed=2, seed=52)
     rewrite(
         paths["serving_log"], lambda rows: [r for r in rows if r["variant"] == "champion" or hash64(r["user_id"]) % 3]
     )
@@ -103,10 +101,12 @@ def test_a_broken_logger_in_one_variant_is_a_sample_ratio_mismatch(tmp_path):
 
 
 def test_a_novelty_effect_is_found_and_a_steady_lift_is_not(tmp_path):
-    fading = write_experiment(tmp_path / "a", users=900, days=8, lift=[1.4, 1.2, 0.9, 0.6, 0.4, 0.2, 0.1, 0.0], seed=53)
+    fading = write_experiment(
+        tmp_path / "a", users=500, days=8, exposed=6, lift=[1.4, 1.2, 0.9, 0.6, 0.4, 0.2, 0.1, 0.0], seed=53
+    )
     result = analyse(config(days=8), out=tmp_path / "a" / "out", **fading)
     assert "novelty effect" in status(result, "novelty")["statement"]
-    steady = write_experiment(tmp_path / "b", users=900, days=8, lift=0.5, seed=54)
+    steady = write_experiment(tmp_path / "b", users=500, days=8, exposed=6, lift=0.5, seed=54)
     result = analyse(config(days=8), out=tmp_path / "b" / "out", **steady)
     assert not any(check["name"] == "novelty" for check in result["checks"])
 
@@ -123,3 +123,8 @@ def test_clocks_that_differ_are_said(tmp_path):
     result = analyse(config(), out=tmp_path / "out", **paths)
     assert "come before their request" in status(result, "clock skew")["statement"]
     assert "clocks of service and events differ" in (tmp_path / "out" / "experiment.html").read_text()
+    paths["serving_log"].rename(tmp_path / "serving_log")
+    example = Path(__file__).parents[2] / "docs" / "examples" / "search_ab.yaml"
+    asked = ["experiment", "analyze", "--config", str(example), "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    lenient, strict = (CliRunner().invoke(app, [*asked, *more]) for more in ([], ["--strict"]))
+    assert (lenient.exit_code, strict.exit_code) == (0, 4) and "WARNING clock skew" in strict.output

@@ -1,6 +1,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import tea_tasting as tt
 from scipy.stats import binom, norm
 from tea_tasting.aggr import Aggregates
 
@@ -132,6 +133,22 @@ def test_minimum_detectable_effect_is_what_the_power_formula_gives():
     error = values.std(ddof=1) * np.sqrt(1 / arm.sum() + 1 / (~arm).sum())
     assert row["mde"] == pytest.approx((norm.ppf(0.975) + norm.ppf(0.8)) * error / values.mean(), rel=0.02)
     assert row["users_needed"] == pytest.approx(5000 * (row["mde"] / 0.05) ** 2, rel=0.02)
+
+
+def test_power_is_what_tea_tasting_finds_by_search():
+    table = user_table(np.random.default_rng(17), users=800, before=True)
+    arms = aggregate(table, [BY_NAME["ctr"]], covariates=True)
+    for covariates in (False, True):
+        pair = arms["champion"], arms["candidate"]
+        row = compare(BY_NAME["ctr"], *pair, alpha=0.1, covariates=covariates, power=0.6, target=0.03)
+        before = ("clicks_before", "impressions_before") if covariates else ()
+        settings = {"use_t": False, "alpha": 0.1, "power": 0.6, "rel_effect_size": 0.03, "equal_var": False}
+        ratio = pair[1].count() / pair[0].count()
+        definition = tt.RatioOfMeans("clicks", "impressions", *before, ratio=ratio, **settings)
+        total = pair[0] + pair[1]
+        searched = definition.solve_power_from_aggregates(total, "rel_effect_size")[0].rel_effect_size
+        assert row["mde"] == pytest.approx(searched, rel=1e-9)
+        assert row["users_needed"] == definition.solve_power_from_aggregates(total, "n_obs")[0].n_obs
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,6 @@
 """The life of an experiment: ramp, roll-back over real HTTP and in the registry, post-mortem, index, verbs."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from monitoring.definition import definition_from, load_definition
 from monitoring.experiment_book import ExperimentBook, shared
@@ -19,6 +17,7 @@ from monitoring.rollback import HttpTraffic, act_on
 from tests.monitoring.ab_logs import START, write_experiment
 from uniscale.artifacts import read_json, write_json
 from uniscale.assignment import assign
+from uniscale.cli import app
 from uniscale.errors import ConfigError, DataError, ServingError
 from uniscale.registry import Registry
 
@@ -154,6 +153,18 @@ def test_no_other_verdict_acts(book, service, verdict):
 def test_the_index_shows_every_experiment(book):
     text = write_index(book).read_text()
     assert "search-ab" in text and "running" in text and "1%" in text and "not analysed" in text
+    row = {"name": "clicks_per_user", "label": "Clicks per user", "lift": 0.1, "interval": [0.02, 0.18]}
+    row |= {"withheld": None}
+    check = {"name": "sample ratio", "status": "warn", "statement": ""}
+    result = {"verdict": "ship", "headline": "Better", "primary": row["name"], "metrics": [row], "checks": [check]}
+    write_json(book.folder / "search-ab" / "analysis" / "experiment.json", result)
+    text = write_index(book).read_text().replace("\u202f", " ")
+    assert "+10.0 %" in text and "Clicks per user, +2.0 % to +18.0 %" in text and "sample ratio warning" in text
+    write_json(
+        book.folder / "search-ab" / "analysis" / "experiment.json",
+        result | {"metrics": [row | {"lift": None, "interval": None, "withheld": "a variant has no users"}]},
+    )
+    assert "Clicks per user: a variant has no users" in write_index(book).read_text()
 
 
 def test_the_verbs_from_start_to_an_automatic_roll_back(service, tmp_path):
@@ -164,17 +175,15 @@ def test_the_verbs_from_start_to_an_automatic_roll_back(service, tmp_path):
     shared_options = ["--service", service.url, "--book", str(tmp_path / "book")]
 
     def verb(*arguments):
-        command = [sys.executable, "-m", "uniscale.cli", "experiment", *arguments]
-        keyed = os.environ | {"UNISCALE_API_KEY": "a key"}
-        return subprocess.run(command, capture_output=True, text=True, env=keyed)
+        return CliRunner().invoke(app, ["experiment", *arguments], env={"UNISCALE_API_KEY": "a key"})
 
     begun = verb("start", "--config", str(tmp_path / "ab.yaml"), *shared_options)
-    assert begun.returncode == 0, begun.stderr
+    assert begun.exit_code == 0, begun.output
     first = tmp_path / "book" / "search-ab" / "log" / "000001.json"
     write_json(first, read_json(first) | {"at": START.isoformat()})  # the logs are of an earlier day
     found = verb("check", "search-ab", "--data", str(tmp_path / "data"), *shared_options)
-    assert found.returncode == 4 and "rolled back" in found.stdout, found.stdout + found.stderr
+    assert found.exit_code == 4 and "rolled back" in found.output, found.output
     assert service.asked[-1][1]["weights"] == {"champion": 1.0, "candidate": 0.0}
     assert service.keys == {"Bearer a key"}
     said = verb("status", "--book", str(tmp_path / "book"))
-    assert "search-ab: rolled back" in said.stdout and (tmp_path / "book" / "index.html").exists()
+    assert "search-ab: rolled back" in said.output and (tmp_path / "book" / "index.html").exists()

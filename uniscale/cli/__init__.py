@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from uniscale.cli import data, experiments, kubeflow, local, registry, service, steps, studies
+from uniscale.cli import data, experiments, kubeflow, local, monitoring, registry, service, steps, studies
 
 # Set before any dependency is imported, here or in a child process: none of them phones home, and threads that wait
 # for work sleep instead of spinning (on busy cores, spinning made training ten times slower).
@@ -34,6 +34,7 @@ studies.register(app)
 registry.register(app)
 service.register(app)
 experiments.register(app)
+monitoring.register(app)
 kubeflow.register(app)
 
 

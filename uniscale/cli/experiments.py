@@ -25,7 +25,7 @@ BOOK = Path("runs/experiments")
 def register(app: typer.Typer) -> None:
     """Add the verbs as `experiment …`."""
     verbs = typer.Typer(no_args_is_help=True, help="Online experiments.")
-    for verb in (run, analyze, start, status, ramp, check, stop, apply):
+    for verb in (run, analyze, interleaving, off_policy, start, status, ramp, check, stop, apply):
         verbs.command()(verb)
     app.add_typer(verbs, name="experiment", rich_help_panel="Steps")
 
@@ -64,6 +64,52 @@ def analyze(
     noticed = _say(result)
     typer.echo(f"page: {out / 'experiment.html'}")
     if result["verdict"] == "invalid" or (strict and noticed):
+        raise typer.Exit(NOT_BELIEVED)
+
+
+def interleaving(
+    lists: Annotated[Path, typer.Option(help="Parquet: request_id, user_id, item_ids, teams (`team_draft`).")],
+    logs: Logs,
+    treatment: Annotated[str, typer.Option(help="The team under test.")],
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Say which of two rankings users prefer, from clicks on interleaved lists.
+
+    Exits with 4 when the draft was not fair.
+    """
+    from monitoring.interleaving import analyse_interleaving
+    from uniscale.artifacts import write_json
+
+    found = analyse_interleaving(lists, logs, treatment)
+    if out is not None:
+        write_json(out, found)
+    typer.echo(found["statement"])
+    typer.echo("requests " + ", ".join(f"{how} {count:,}" for how, count in found["requests"].items()))
+    if not found["fair"]:
+        raise typer.Exit(NOT_BELIEVED)
+
+
+def off_policy(
+    data: Annotated[Path, typer.Option(help="Folder with serving_log/ (written with exploration) and logs/.")],
+    orders: Annotated[Path | None, typer.Option(help="Parquet of the orders to judge: request_id, item_ids.")] = None,
+    shadow: Annotated[str | None, typer.Option(help="A shadow variant, whose logged orders are judged.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Whose answers are used; all unless given.")] = None,
+    positions: Annotated[int, typer.Option(min=1, help="First positions that count.")] = 3,
+    clip: Annotated[float, typer.Option(help="Greatest weight; biases the estimates towards less.")] = float("inf"),
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Estimate the clicks that other orders of the served requests would have had (IPS, SNIPS, DR).
+
+    Exits with 4 when the log has too little support, or propensities that do not fit it.
+    """
+    from monitoring.counterfactual_logs import in_words, judge_orders
+    from uniscale.artifacts import write_json
+
+    found = judge_orders(data / "serving_log", data / "logs", orders, shadow, variant, positions, clip)
+    if out is not None:
+        write_json(out, found)
+    typer.echo(in_words(found))
+    if found["withheld"]:
         raise typer.Exit(NOT_BELIEVED)
 
 

@@ -156,12 +156,14 @@ def drift(
     rows: Rows,
     measured: Annotated[Path, typer.Option(help="Output of `evaluate`, for the predictions.")],
     out: Out,
+    workspace: Annotated[Path | None, typer.Option(help="Workspace of `evidently ui`, which gets the report.")] = None,
     settings: Settings = None,
     config: ConfigPath = None,
 ) -> None:
     """Compare the test days with the training days."""
-    c = load(config, settings)
-    call("drift", seed=c.seed, settings=c.drift, rows=rows, measured=measured, report=out)
+    from monitoring.drift import drift as compare
+
+    compare(load(config, settings), rows, out, measured / "predictions.parquet", workspace)
 
 
 def cost(
