@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from models.batches import Batch
 from models.embeddings import EmbeddingTables, rows_of
+from models.frozen_content import Content, simtier
 from models.rows import Rows
 from uniscale.samples import Feature, Level, SampleSpec
 
@@ -172,6 +173,7 @@ class Inputs(nn.Module):
         seed: of the tables' initial rows.
         extra: name -> id features of requests and candidates that get further embeddings, not those of their blocks
             (`Blocks.extra`); a feature the spec lacks is left out.
+        simtier_tiers: intervals of a SimTier histogram among the cross features (est.txt 6.1.4); 0 for none.
     """
 
     def __init__(
@@ -181,6 +183,7 @@ class Inputs(nn.Module):
         table_rows: int,
         seed: int,
         extra: Mapping[str, Collection[str]] | None = None,
+        simtier_tiers: int = 0,
     ):
         super().__init__()
         self.spec = spec
@@ -196,6 +199,7 @@ class Inputs(nn.Module):
         self.matches = matched_columns(spec)
         self.prices = _prices(spec)
         self.has_history = bool(spec.select("behaviour"))
+        self.simtier_tiers = simtier_tiers if self.has_history and spec.content_dim + spec.text_dim else 0
         self.widths = self._widths()
 
     def fit(self, rows: Rows) -> None:
@@ -242,7 +246,7 @@ class Inputs(nn.Module):
         return dict(zip(self.extra, zip(of_request, of_candidate, strict=True), strict=True))
 
     def cross(self, batch: Batch, content: Tensor, text: Tensor, seen: Tensor) -> Tensor:
-        """Candidate against query and history, (N, ·): text cosine, content cosines, matches, price ratio.
+        """Candidate against query and history, (N, ·): text cosine, content cosines, matches, price ratio, SimTier.
 
         `content` and `text` are the candidates' unit vectors, (N, ·), `seen` those of the behaviours, (R, L, ·):
         of their content, or of their text where there is no content.
@@ -271,6 +275,8 @@ class Inputs(nn.Module):
             ratio = torch.log1p(own.clamp(min=0.0)) - batch.expand(torch.log1p(usual.clamp(min=0.0)))
             known = batch.expand(usual > 0) & ~ratio.isnan()
             found.append(torch.where(known, ratio, 0.0).unsqueeze(-1))
+        if self.simtier_tiers:
+            found.append(simtier(Content.of(batch), batch, self.simtier_tiers))
         return torch.cat(found, dim=-1) if found else text.new_zeros(batch.candidates, 0)
 
     def _of(self, level: Level) -> Columns:
@@ -292,6 +298,7 @@ class Inputs(nn.Module):
             own, past = ([f.name for f in spec.select(level, ("id",))] for level in LEVELS[1:])
             cross |= {f"{own[i]}_in_{past[j]}": 1 for i, j in self.matches}
         cross["price_ratio"] = int(self.prices is not None)
+        cross["simtier"] = self.simtier_tiers
         seen = {name: width for features in history.values() for name, width in features.items()}
         seen |= {"behaviour_content": spec.content_dim or spec.text_dim, "behaviour_recency": 1}
 

@@ -67,6 +67,7 @@ def build_model(name: str, spec: SampleSpec, config: ModelConfig, seed: int) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         extra = EXTRA[name](config) if name in EXTRA else None
-        inputs = Inputs(spec, config.embedding_dim, config.table_rows, seed, extra)
+        tiers = 0 if name == "est" else config.simtier_tiers  # EST's `content` decides about its own
+        inputs = Inputs(spec, config.embedding_dim, config.table_rows, seed, extra, tiers)
         network = ZOO[name](spec, inputs.widths, config)
     return RankingModel(name, spec, config, inputs, network)
