@@ -21,6 +21,7 @@ from models.batches import Batch
 from models.embeddings import EmbeddingTables, rows_of
 from models.frozen_content import Content, simtier
 from models.rows import Rows
+from uniscale.errors import DataError
 from uniscale.samples import Feature, Level, SampleSpec
 
 LEVELS: tuple[Level, ...] = ("request", "candidate", "behaviour")
@@ -104,15 +105,25 @@ class Columns(nn.Module):
         self.register_buffer("offsets", offsets, persistent=False)
         self.register_buffer("sizes", sizes, persistent=False)
         self.register_buffer("number_order", torch.tensor(number_order, dtype=torch.int64), persistent=False)
+        self.numbers = [numbers[i].name for i in number_order]
         is_count = [numbers[i].kind == "count" for i in number_order]
         self.register_buffer("is_count", torch.tensor(is_count, dtype=torch.bool), persistent=False)
         self.register_buffer("mean", torch.zeros(len(numbers)))
         self.register_buffer("deviation", torch.ones(len(numbers)))
 
     def fit(self, numbers: np.ndarray) -> None:
-        """Store mean and deviation of the columns of (rows, ·) raw numbers, missing ones left out."""
+        """Store mean and deviation of the columns of (rows, ·) raw numbers, missing ones left out.
+
+        Raises:
+            DataError: an infinite number, which would make its column NaN in every row.
+        """
         values = self.transform(torch.from_numpy(numbers)).to(torch.float64)
         for column in range(values.shape[1]):
+            if values[:, column].isinf().any():
+                raise DataError(
+                    f"feature {self.numbers[column]} holds infinite numbers in the training rows: leave what is not "
+                    "known empty"
+                )
             known = values[:, column][~values[:, column].isnan()]
             if len(known):
                 self.mean[column] = known.mean()
