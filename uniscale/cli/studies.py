@@ -64,6 +64,10 @@ def compare(
         raise ConfigError(f"table {table!r} is unknown{nearest(table, known)}; known are {', '.join(known)}")
     chosen = TABLES.get(table or "", Table(tuple(System.parse(text) for text in systems or [])))
     tried = _numbers("--rates", rates)
+    if table in FIGURES and (tried or budget):
+        raise ConfigError(f"{table} looks at one system: --rates and --budget have nothing to compare")
+    for system in chosen.systems:
+        override(c, system.settings)  # a wrong switch is refused before any data is built
     of_seed = {seed: override(c, [f"seed={seed}"]) for seed in range(c.seed, c.seed + seeds)}
     simulated = c.data.source == "simulation"  # only a simulation has other data for another seed
     prepared = {seed: Data(*_prepared(one if simulated else c, out)) for seed, one in of_seed.items()}
@@ -135,6 +139,8 @@ def scale(
     places = _numbers("--values", values) or list(DEFAULTS.get(axis, ()))
     if not places:
         raise ConfigError(f"axis {axis} has no default places: give some by --values, e.g. 16,32,64")
+    for settings_of in (over.settings, *((*scaled.settings, *setting_of(scaled.model, axis, at)) for at in places)):
+        override(c, settings_of)
     of_seed = {seed: override(c, [f"seed={seed}"]) for seed in range(c.seed, c.seed + seeds)}
     simulated = c.data.source == "simulation"
     prepared = {seed: Data(*_prepared(one if simulated else c, out)) for seed, one in of_seed.items()}
