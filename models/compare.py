@@ -6,6 +6,7 @@ a comparison that was cut off goes on where it stopped.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,13 @@ from models.checkpoint import read_card
 from models.data import Subset
 from models.evaluate import evaluate
 from models.judged import COMPARED
+from models.predict import stopping_value
 from models.train import fingerprint, train
 from uniscale.artifacts import read_json
 from uniscale.config import Config, nearest, override
 from uniscale.errors import ConfigError, ModelError
 from uniscale.model_sections import ModelName
+from uniscale.samples import SampleSpec
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class System:
     model: str
     subset: Subset
     settings: tuple[str, ...] = ()
-    paper: Mapping[str, float] = field(default_factory=dict)  # measure: published gain in percentage points
+    paper: Mapping[str, float] = field(default_factory=dict)  # measure: published gain in percent, see Table.reading
 
     @classmethod
     def parse(cls, text: str) -> "System":
@@ -42,7 +45,7 @@ class System:
         Raises:
             ConfigError: not of that form, unknown rows or an unknown model.
         """
-        head, *settings = text.split(",")
+        head, *settings = re.split(r",(?![^\[]*\])", text)  # a comma between brackets is part of a value
         model, _, subset = head.partition("@")
         subsets: tuple[Subset, ...] = get_args(Subset)
         rows = next((known for known in subsets if known == subset), None)
@@ -51,6 +54,23 @@ class System:
         if model not in get_args(ModelName):
             raise ConfigError(f"system {text!r}: model {model!r} is unknown{nearest(model, get_args(ModelName))}")
         return cls(text, model, rows, tuple(settings))
+
+    @property
+    def text(self) -> str:
+        """What `parse` reads this system from."""
+        return ",".join([f"{self.model}@{self.subset}", *self.settings])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Systems compared, the base first; for a published table also what it prints and how it stands beside ours."""
+
+    systems: tuple[System, ...]
+    measures: tuple[str, ...] = ()  # columns, e.g. click.auc; none: AUC, GAUC and HR@5 of the first task
+    reading: str = ""  # how the published numbers are to be read
+    not_run: Mapping[str, str] = field(default_factory=dict)  # a row or column of the paper: why it is not measured
+    curves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # line of a figure: labels of its systems
+    stages: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)  # requests, samples, click positives
 
 
 @dataclass(frozen=True)
@@ -61,24 +81,29 @@ class Data:
     truth: Path | None
 
 
-def compare(config: Config, data: Mapping[int, Data], systems: Sequence[System], out: Path) -> dict[str, Any]:
+def compare(
+    config: Config, data: Mapping[int, Data], table: Table, out: Path, rates: Sequence[float] = ()
+) -> dict[str, Any]:
     """Train and judge every system on every seed's data; the first system is the base of all differences.
 
     Args:
         config: what the systems share; the seed is replaced by each seed of `data`.
         data: samples by seed.
-        systems: at least two, with different labels.
+        table: at least two systems, with different labels.
         out: folder of models and evaluations.
+        rates: learning rates tried for every system and seed, of which the validation rows choose; none: the config's.
 
     Returns:
-        JSON-able: `base`, `seeds`, and for each of `systems` its description, `measures` (mean and
-        each seed's value), `differences` to the base (see `difference_over_seeds`), parameters, FLOPs a sample;
-        `not_run` holds the reason of each system whose model refuses the data or whose training diverges.
+        JSON-able: `base`, `seeds`, and for each of `systems` its description, `measures` (mean, standard deviation
+        and each seed's value), `differences` to the base (see `difference_over_seeds`), parameters, FLOPs a sample;
+        `not_run` holds the reason of each system whose model refuses the data or whose training diverges, and what
+        the table says of itself; `columns`, `reading`, `curves` and `stages` are the table's.
 
     Raises:
         ConfigError: fewer than two systems, a label given twice, or a setting that does not exist.
         ModelError: the base cannot be trained.
     """
+    systems = table.systems
     labels = [system.label for system in systems]
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise ConfigError(f"a comparison needs at least two different systems, the first is the base; got {labels}")
@@ -97,23 +122,36 @@ def compare(config: Config, data: Mapping[int, Data], systems: Sequence[System],
             if system.label in refused:
                 continue
             try:
-                model = train_system(chosen, of_seed.samples, system, Path(out))
+                model, rate = tuned_system(chosen, of_seed.samples, system, Path(out), rates)
             except ModelError as error:
                 if base is None:
                     raise
                 print(f"{system.label}: not run, {error}", flush=True)
                 refused[system.label] = str(error)
                 continue
-            found[system.label].append(judge_system(chosen, of_seed, model, base, Path(out)))
+            judged = judge_system(chosen, of_seed, model, base, Path(out))
+            found[system.label].append({**judged, "learning_rate": rate})
             base = base or model
     run = [system for system in systems if system.label not in refused]
     return {
         "base": labels[0],
         "seeds": list(data),
         "confidence": config.gate.confidence,
+        "rates": list(rates),
         "systems": [_summary(system, found[system.label], config.gate.confidence) for system in run],
-        "not_run": refused,
+        "not_run": {**refused, **table.not_run},
+        "columns": list(table.measures),
+        "reading": table.reading,
+        "curves": {name: list(labels) for name, labels in table.curves.items()},
+        "stages": _stages(table, next(iter(data.values()))),
     }
+
+
+def _stages(table: Table, data: Data) -> list[dict[str, Any]]:
+    """Table 1 of the first seed's training days with the published multiples, where the table asks for them."""
+    counted = read_json(data.samples / "manifest.json")["table1"] if table.stages else []
+    names = ("requests", "samples", "click_positives")
+    return [{**row, "paper": dict(zip(names, table.stages[row["stage"]], strict=True))} for row in counted]
 
 
 def difference_over_seeds(values: Sequence[float], intervals: Sequence[tuple[float, float]], confidence: float) -> Any:
@@ -136,6 +174,19 @@ def train_system(config: Config, samples: Path, system: System, out: Path) -> Pa
     if not (folder / "model.json").exists():
         train(config, samples, folder, system.model, system.subset, out / "work" / folder.name)
     return folder
+
+
+def tuned_system(
+    config: Config, samples: Path, system: System, out: Path, rates: Sequence[float]
+) -> tuple[Path, float]:
+    """The model folder and the learning rate with the best validation measure, the one that stops training early."""
+    tried = {}
+    for rate in rates or [config.train.learning_rate]:
+        folder = train_system(override(config, [f"train.learning_rate={rate}"]), samples, system, out)
+        tried[folder] = rate
+    task = SampleSpec.load(samples).tasks[0]
+    best = max(tried, key=lambda folder: stopping_value(read_card(folder)["training"]["validation"], task)[1])
+    return best, tried[best]
 
 
 def judge_system(config: Config, data: Data, model: Path, base: Path | None, out: Path) -> dict[str, Any]:
@@ -164,7 +215,8 @@ def _summary(system: System, seeds: Sequence[Mapping[str, Any]], confidence: flo
     for name in names:
         values = [seed["measures"].get(name) for seed in seeds]
         known = all(value is not None for value in values)
-        measures[name] = {"mean": float(np.mean(values)) if known else None, "by_seed": values}
+        spread = float(np.std(values, ddof=1)) if known and len(values) > 1 else None
+        measures[name] = {"mean": float(np.mean(values)) if known else None, "spread": spread, "by_seed": values}
         paired = [seed["measures"].get(f"difference.{name}") for seed in seeds]
         if all(paired):
             bounds = [(one["low"], one["high"]) for one in paired]
@@ -177,6 +229,7 @@ def _summary(system: System, seeds: Sequence[Mapping[str, Any]], confidence: flo
         "paper": dict(system.paper),
         "parameters": first["parameters"],
         "forward_flops_per_sample": first["forward_flops_per_sample"],
+        "learning_rate": [seed["learning_rate"] for seed in seeds],
         "samples_per_epoch": [seed["samples_per_epoch"] for seed in seeds],
         "samples_per_second": [seed["samples_per_second"] for seed in seeds],
         "measures": measures,

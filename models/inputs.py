@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from models.batches import Batch
 from models.embeddings import EmbeddingTables, rows_of
+from models.frozen_content import Content, simtier
 from models.rows import Rows
+from uniscale.errors import DataError
 from uniscale.samples import Feature, Level, SampleSpec
 
 LEVELS: tuple[Level, ...] = ("request", "candidate", "behaviour")
@@ -103,15 +105,25 @@ class Columns(nn.Module):
         self.register_buffer("offsets", offsets, persistent=False)
         self.register_buffer("sizes", sizes, persistent=False)
         self.register_buffer("number_order", torch.tensor(number_order, dtype=torch.int64), persistent=False)
+        self.numbers = [numbers[i].name for i in number_order]
         is_count = [numbers[i].kind == "count" for i in number_order]
         self.register_buffer("is_count", torch.tensor(is_count, dtype=torch.bool), persistent=False)
         self.register_buffer("mean", torch.zeros(len(numbers)))
         self.register_buffer("deviation", torch.ones(len(numbers)))
 
     def fit(self, numbers: np.ndarray) -> None:
-        """Store mean and deviation of the columns of (rows, ·) raw numbers, missing ones left out."""
+        """Store mean and deviation of the columns of (rows, ·) raw numbers, missing ones left out.
+
+        Raises:
+            DataError: an infinite number, which would make its column NaN in every row.
+        """
         values = self.transform(torch.from_numpy(numbers)).to(torch.float64)
         for column in range(values.shape[1]):
+            if values[:, column].isinf().any():
+                raise DataError(
+                    f"feature {self.numbers[column]} holds infinite numbers in the training rows: leave what is not "
+                    "known empty"
+                )
             known = values[:, column][~values[:, column].isnan()]
             if len(known):
                 self.mean[column] = known.mean()
@@ -172,6 +184,7 @@ class Inputs(nn.Module):
         seed: of the tables' initial rows.
         extra: name -> id features of requests and candidates that get further embeddings, not those of their blocks
             (`Blocks.extra`); a feature the spec lacks is left out.
+        simtier_tiers: intervals of a SimTier histogram among the cross features (est.txt 6.1.4); 0 for none.
     """
 
     def __init__(
@@ -181,6 +194,7 @@ class Inputs(nn.Module):
         table_rows: int,
         seed: int,
         extra: Mapping[str, Collection[str]] | None = None,
+        simtier_tiers: int = 0,
     ):
         super().__init__()
         self.spec = spec
@@ -196,6 +210,7 @@ class Inputs(nn.Module):
         self.matches = matched_columns(spec)
         self.prices = _prices(spec)
         self.has_history = bool(spec.select("behaviour"))
+        self.simtier_tiers = simtier_tiers if self.has_history and spec.content_dim + spec.text_dim else 0
         self.widths = self._widths()
 
     def fit(self, rows: Rows) -> None:
@@ -242,7 +257,7 @@ class Inputs(nn.Module):
         return dict(zip(self.extra, zip(of_request, of_candidate, strict=True), strict=True))
 
     def cross(self, batch: Batch, content: Tensor, text: Tensor, seen: Tensor) -> Tensor:
-        """Candidate against query and history, (N, ·): text cosine, content cosines, matches, price ratio.
+        """Candidate against query and history, (N, ·): text cosine, content cosines, matches, price ratio, SimTier.
 
         `content` and `text` are the candidates' unit vectors, (N, ·), `seen` those of the behaviours, (R, L, ·):
         of their content, or of their text where there is no content.
@@ -271,6 +286,8 @@ class Inputs(nn.Module):
             ratio = torch.log1p(own.clamp(min=0.0)) - batch.expand(torch.log1p(usual.clamp(min=0.0)))
             known = batch.expand(usual > 0) & ~ratio.isnan()
             found.append(torch.where(known, ratio, 0.0).unsqueeze(-1))
+        if self.simtier_tiers:
+            found.append(simtier(Content.of(batch), batch, self.simtier_tiers))
         return torch.cat(found, dim=-1) if found else text.new_zeros(batch.candidates, 0)
 
     def _of(self, level: Level) -> Columns:
@@ -292,6 +309,7 @@ class Inputs(nn.Module):
             own, past = ([f.name for f in spec.select(level, ("id",))] for level in LEVELS[1:])
             cross |= {f"{own[i]}_in_{past[j]}": 1 for i, j in self.matches}
         cross["price_ratio"] = int(self.prices is not None)
+        cross["simtier"] = self.simtier_tiers
         seen = {name: width for features in history.values() for name, width in features.items()}
         seen |= {"behaviour_content": spec.content_dim or spec.text_dim, "behaviour_recency": 1}
 

@@ -199,13 +199,18 @@ class MDL(nn.Module):
     """The whole network over the blocks of `models.inputs`: logits (N, T).
 
     Raises:
-        ModelError: a width that the number of feature tokens does not divide.
+        ModelError: a width that the number of feature tokens does not divide, or nothing that tells scenarios apart.
     """
 
     def __init__(self, spec: SampleSpec, widths: Widths, model: ModelConfig):
         super().__init__()
         self.config = config = model.mdl
         d, tasks, scenarios = config.dim, len(spec.tasks), len(spec.scenarios)
+        if not scenarios and not (config.scenario_token and config.global_scenario_token):
+            raise ModelError(
+                "the spec names no scenario, so mdl has the global scenario token alone: "
+                "set model.mdl.scenario_token and model.mdl.global_scenario_token to true"
+            )
         self.encoder = build_encoder(widths, model)
         tokens = history_widths(self.encoder, widths)
         n = len(tokens.request) + len(tokens.candidate)

@@ -58,7 +58,7 @@ def build_model(name: str, spec: SampleSpec, config: ModelConfig, seed: int) -> 
     """A freshly initialised model; the same seed gives the same weights, whatever was drawn before.
 
     Raises:
-        ModelError: an unknown model, or a spec without any feature of the candidates.
+        ModelError: an unknown model, or a spec without features of the candidates, of items or of requests.
     """
     if name not in ZOO:
         raise ModelError(f"model {name!r} is unknown{nearest(name, list(ZOO))}")
@@ -67,6 +67,16 @@ def build_model(name: str, spec: SampleSpec, config: ModelConfig, seed: int) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         extra = EXTRA[name](config) if name in EXTRA else None
-        inputs = Inputs(spec, config.embedding_dim, config.table_rows, seed, extra)
+        tiers = 0 if name == "est" else config.simtier_tiers  # EST's `content` decides about its own
+        inputs = Inputs(spec, config.embedding_dim, config.table_rows, seed, extra, tiers)
+        if "item" not in inputs.widths.candidate:
+            raise ModelError(
+                f"the spec has no candidate feature of the block 'item', by which candidates meet the history; its "
+                f"blocks are {', '.join(inputs.widths.candidate)}: give the items' features that block"
+            )
+        if not inputs.widths.request:
+            raise ModelError(
+                "the spec has no feature of requests: add one of the blocks user, query or context, or scenarios"
+            )
         network = ZOO[name](spec, inputs.widths, config)
     return RankingModel(name, spec, config, inputs, network)

@@ -256,6 +256,7 @@ class ModelConfig(Section):
     encoder: EncoderName = Field(description="of the behaviours; unified models read them themselves")
     head: HeadName = Field(description="over domains and tasks; hhsft, mdl and unified models bring their own")
     dropout: float = Field(ge=0, lt=1)
+    simtier_tiers: int = Field(ge=0, description="SimTier histogram among the cross features, not in est; 0: none")
     hhsft: HHSFTConfig
     dlrm_mlp: DLRMConfig
     est: ESTConfig

@@ -5,7 +5,18 @@ import pytest
 
 from models.compare import Data, System
 from models.data import Reader
-from models.scaling import KEYS, SECTIONS, markdown, plots, power_law, setting_of, sweep, view
+from models.scaling import (
+    KEYS,
+    SECTIONS,
+    markdown,
+    per_decade,
+    plots,
+    power_law,
+    setting_of,
+    sweep,
+    sweep_point,
+    view,
+)
 from tests.models.small import small_config, small_samples
 from uniscale.config import override
 from uniscale.errors import ConfigError
@@ -31,10 +42,20 @@ def test_intervals_hold_the_exponent_of_a_noisy_law():
     assert low < 0.3 < high < low + 0.1
 
 
+def test_the_gain_for_ten_times_the_cost_takes_every_gain():
+    found = per_decade([(x, 0.01 * np.log10(x) - 0.04) for x in (1e3, 1e4, 1e5)], 0.95, seed=0)
+    assert found["slope"] == pytest.approx(0.01)
+    assert found["interval"] == pytest.approx([0.01, 0.01])
+    assert per_decade([(1.0, 0.1), (2.0, 0.2)], 0.95, seed=0) is None
+
+
 def test_every_size_of_an_axis_is_a_setting_that_exists():
     for axis, models in KEYS.items():
         for model in {*models, *SECTIONS}:
             override(small_config(), setting_of(model, axis, 12))
+    assert setting_of("onetrans_d", "model.onetrans.ns_tokens", 4) == ("model.onetrans.ns_tokens=4",)
+    with pytest.raises(ConfigError, match="is no size of est: give a key"):
+        setting_of("est", "model.mdl.dim", 2)
     with pytest.raises(ConfigError, match="dlrm_mlp has no depth to sweep"):
         setting_of("dlrm_mlp", "depth", 2)
     with pytest.raises(ConfigError, match="axis 'dept' is unknown; did you mean depth"):
@@ -71,3 +92,11 @@ def test_a_sweep_measures_every_value_once_and_writes_a_table_and_plots(tmp_path
     assert "reason" in longer["fits"]["behaviours"] and "no fit" in markdown(longer)
     with pytest.raises(ConfigError, match="at least two values"):
         sweep(*wanted, "depth", [1], tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"key model\.autoint\.dimm"):
+        sweep(*wanted, "model.autoint.dimm", [8, 16], tmp_path / "other")
+    assert not (tmp_path / "other").exists()  # refused before anything was trained
+    point = (samples, None, "autoint@search", "dlrm_mlp@search", "depth", 2)
+    alone = sweep_point(override(config, ["seed=3"]), *point, "gauc", tmp_path / "out")
+    assert alone["gain"] == found["points"][1]["gains"][0]  # the unit of work of a sweep, from plain arguments
+    with pytest.raises(ConfigError, match="measure 'gaucc' is unknown; did you mean gauc"):
+        sweep_point(config, *point, "gaucc", tmp_path / "out")

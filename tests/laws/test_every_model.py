@@ -158,6 +158,19 @@ def test_weights_rounded_to_half_precision_score_close_to_float32(name, parts, d
 
 
 @EVERY
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 4e-3), (torch.bfloat16, 4e-2)])
+def test_products_in_half_precision_score_close_to_float32(name, parts, dtype, tolerance, data):
+    rows, vectors = data
+    model = built(name, parts, rows).eval()
+    batch = to_batch(rows, vectors)
+    exact = model.score(batch)
+    with torch.no_grad(), torch.autocast("cpu", dtype):
+        half = model.score(batch)
+    assert not torch.equal(half, exact)
+    assert float((half - exact).abs().max()) < tolerance
+
+
+@EVERY
 def test_autocast_trains_with_a_loss_near_the_full_precision_one(name, parts, data):
     rows, vectors = data
     model = built(name, parts, rows)

@@ -1,6 +1,7 @@
 """Model folders: calibration, half-precision files, and files that are not a model."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -101,9 +102,18 @@ def test_what_is_not_a_model_is_refused_by_name(folder, tmp_path):
         load_model(folder)
 
 
-def test_samples_that_no_model_can_rank_are_refused():
-    from dataclasses import replace
+@pytest.mark.parametrize("name", ["dlrm_mlp", "hhsft", "onetrans", "est", "mdl", "mtgr"])
+def test_samples_that_no_model_can_rank_are_refused_by_what_they_lack(name):
+    def build(**changes):
+        return build_model(name, replace(SPEC, **changes), small_config().model, 0)
 
-    features = tuple(feature for feature in SPEC.features if feature.level != "candidate")
+    of_candidates = [feature for feature in SPEC.features if feature.level == "candidate"]
+    others = tuple(feature for feature in SPEC.features if feature.level != "candidate")
     with pytest.raises(ModelError, match="no feature of the candidates"):
-        build_model("dlrm_mlp", replace(SPEC, features=features, content_dim=0, text_dim=0), small_config().model, 0)
+        build(features=others, content_dim=0, text_dim=0)
+    offers = tuple(replace(feature, block="offer") for feature in of_candidates)
+    with pytest.raises(ModelError, match=r"no candidate feature of the block 'item'.*its blocks are offer"):
+        build(features=(*others, *offers), content_dim=0, text_dim=0)
+    kept = tuple(feature for feature in SPEC.features if feature.level != "request")
+    with pytest.raises(ModelError, match="no feature of requests"):
+        build(features=kept, text_dim=0, scenarios=())

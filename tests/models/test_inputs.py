@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from models.batches import to_batch
+from models.frozen_content import Content, simtier
 from models.inputs import Inputs, collisions
 from models.rows import ItemVectors, Rows
-from tests.models.small import some_rows
+from tests.models.small import small_model, some_rows
 from tests.sample_folder import SPEC
+from uniscale.errors import DataError
 from uniscale.samples import Feature, SampleSpec
 
 TINY = SampleSpec(
@@ -100,6 +102,25 @@ def test_a_constant_or_wholly_missing_number_stays_finite():
     blocks = inputs(to_batch(tiny_rows(prices=(4.0, 5.0), usual=2.0), VECTORS))
     assert blocks.candidate["item"].isfinite().all()
     assert blocks.request["user"].isfinite().all()
+
+
+def test_an_infinite_number_is_refused_by_its_name_before_it_spoils_a_column():
+    inputs = Inputs(TINY, dim=2, table_rows=16, seed=0)
+    with pytest.raises(DataError, match="item_price holds infinite numbers"):
+        inputs.fit(tiny_rows(prices=(4.0, np.inf), usual=2.0))
+
+
+@pytest.mark.parametrize("name", ["dlrm_mlp", "est"])
+def test_simtier_joins_the_cross_features_of_every_model_but_est(name, samples):
+    rows, vectors = some_rows(samples)
+    batch = to_batch(rows, vectors)
+    plain, more = (small_model(name, f"model.simtier_tiers={tiers}").inputs for tiers in (0, 5))
+    tiers = 0 if name == "est" else 5
+    assert more.widths.candidate["cross"] == plain.widths.candidate["cross"] + tiers
+    cross = more(batch).candidate["cross"]
+    assert torch.equal(cross[:, cross.shape[1] - tiers :], simtier(Content.of(batch), batch, 5)[:, :tiers])
+    spec = replace(SPEC, content_dim=0, text_dim=0)  # nothing to compare: no histogram
+    assert "simtier" not in Inputs(spec, 4, 16, 0, simtier_tiers=5).widths.features["cross"]
 
 
 def test_blocks_have_the_promised_widths_and_request_level_ones_a_row_a_request(samples):

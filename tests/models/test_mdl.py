@@ -264,3 +264,11 @@ def test_a_width_that_the_feature_tokens_do_not_divide_is_refused():
         small_model("mdl", "model.mdl.dim=16")
     with pytest.raises(ConfigError, match="5 heads do not divide a width of 12"):
         small_config("model.mdl.heads=5")
+
+
+@pytest.mark.parametrize("switch", ["scenario_token", "global_scenario_token"])
+def test_samples_without_scenarios_leave_the_global_token_alone(switch):
+    spec = replace(SPEC, scenarios=())
+    build_model("mdl", spec, small_config("model.mdl.dim=12").model, 0)
+    with pytest.raises(ModelError, match="spec names no scenario"):
+        build_model("mdl", spec, small_config("model.mdl.dim=12", f"model.mdl.{switch}=false").model, 0)

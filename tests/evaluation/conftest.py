@@ -1,0 +1,3 @@
+from tests.models.conftest import samples
+
+__all__ = ["samples"]
