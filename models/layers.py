@@ -145,6 +145,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float | None = No
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, n, d_head)
     products = q.shape[2] * k.shape[2] * q.shape[-1]
-    if q.device.type == "cpu" and torch.is_grad_enabled() and scale is None and products >= NAIVE:
+    if q.device.type == "cpu" and torch.is_grad_enabled() and products >= NAIVE:
+        q = q if scale is None else q * (scale * q.shape[-1] ** 0.5)
         return attend_part(q, k, v)[0].transpose(1, 2).flatten(-2)
     return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(-2)
