@@ -37,6 +37,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.es3
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.metrics
+	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.listwise
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.experiments

@@ -26,18 +26,20 @@ from uniscale.samples import LabelSource, SampleSpec, Sampling, row_schema
 DAY, SLATE = "2026-01-05", 30  # candidates a request
 
 
-def write(folder: Path, spec: SampleSpec, candidates: int, behaviours: int) -> Path:
-    """A samples folder of one training day of search requests."""
+def write(
+    folder: Path, spec: SampleSpec, candidates: int, behaviours: int, slate: int = SLATE, ids: int = ITEMS
+) -> Path:
+    """A samples folder of one training day of search requests, of so many candidates each; ids lie in 1 … ids - 1."""
     rng = np.random.default_rng(0)
-    requests = candidates // SLATE
+    requests = candidates // slate
     columns = {}
     for field in row_schema(spec):
         list_like = pa.types.is_list(field.type)
         of_item = list_like and not field.name.startswith("behaviour") and field.name not in ("query_text", "scenarios")
-        width = {"query_text": TEXT_DIM, "scenarios": 1}.get(field.name, SLATE if of_item else behaviours)
+        width = {"query_text": TEXT_DIM, "scenarios": 1}.get(field.name, slate if of_item else behaviours)
         count = requests * (width if list_like else 1)
         inner = field.type.value_type if list_like else field.type
-        values = _values(rng, field.name, inner, count)
+        values = _values(rng, field.name, inner, count, ITEMS if field.name.endswith(("item", "_index")) else ids)
         if list_like:
             offsets = pa.array(np.arange(requests + 1) * width, pa.int32())
             columns[field.name] = pa.ListArray.from_arrays(offsets, values)
@@ -59,7 +61,7 @@ def write(folder: Path, spec: SampleSpec, candidates: int, behaviours: int) -> P
     return folder
 
 
-def _values(rng: np.random.Generator, name: str, kind: pa.DataType, count: int) -> pa.Array:
+def _values(rng: np.random.Generator, name: str, kind: pa.DataType, count: int, ids: int) -> pa.Array:
     """Random values of a column; what has a meaning of its own keeps it."""
     if pa.types.is_string(kind):
         return pa.array([f"{name}{number % 1000}" for number in range(count)])
@@ -72,8 +74,9 @@ def _values(rng: np.random.Generator, name: str, kind: pa.DataType, count: int) 
         return pa.array(np.full(count, int(LabelSource.IN_DOMAIN))).cast(kind)
     if pa.types.is_floating(kind):
         return pa.array(rng.gamma(2.0, 5.0, count)).cast(kind)
-    top = 2 if name in ("click", "conversion", "query_rule") else ITEMS
-    return pa.array(rng.integers(0 if top == 2 else 1, top, count)).cast(kind)
+    if name in ("click", "conversion", "query_rule"):
+        return pa.array(rng.integers(0, 2, count)).cast(kind)
+    return pa.array(rng.integers(1, 100 if name in ("position", "sampling") else ids, count)).cast(kind)
 
 
 def rate(batches: Iterator[tuple[Position, Batch]]) -> tuple[int, float]:

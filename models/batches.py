@@ -89,16 +89,18 @@ def to_batch(rows: Rows, vectors: ItemVectors, length: int | None = None) -> Bat
     longest = length or max(1, min(int(lengths.max()), rows.spec.max_behaviours))
     kept = np.minimum(lengths, longest)
     mask = np.arange(longest) < kept[:, None]  # (R, L)
-    source = ((rows.behaviour_offsets[1:] - kept)[:, None] + np.arange(longest))[mask]
+    source = (rows.behaviour_offsets[1:] - kept)[:, None] + np.arange(longest)  # (R, L)
+    empty = ~mask
 
-    def padded(values: NDArray) -> Tensor:
-        out = np.zeros((*mask.shape, *values.shape[1:]), values.dtype)
-        out[mask] = values[source]
-        return torch.from_numpy(out)
+    def padded(values: NDArray) -> NDArray:
+        if not len(values):
+            return np.zeros((*mask.shape, *values.shape[1:]), values.dtype)
+        out = values.take(source, axis=0, mode="clip")  # an empty place reads some other behaviour
+        out[empty] = 0
+        return out
 
-    seen = np.zeros(mask.shape, np.int64)
-    seen[mask] = rows.behaviour_index[source]
-    age = padded(rows.behaviour_ts).neg_().add_(torch.from_numpy(rows.ts)[:, None]).to(torch.float32)
+    seen = padded(rows.behaviour_index)
+    age = torch.from_numpy(rows.ts[:, None] - padded(rows.behaviour_ts)).to(torch.float32)
     labels = torch.from_numpy(rows.labels)
     return Batch(
         offsets=torch.from_numpy(rows.offsets),
@@ -112,12 +114,12 @@ def to_batch(rows: Rows, vectors: ItemVectors, length: int | None = None) -> Bat
         scenarios=torch.from_numpy(rows.scenarios),
         candidate_ids=torch.from_numpy(rows.candidate_ids),
         candidate_numbers=torch.from_numpy(rows.candidate_numbers),
-        candidate_content=torch.from_numpy(vectors.content[rows.item]),
-        candidate_text=torch.from_numpy(vectors.text[rows.item]),
-        behaviour_ids=padded(rows.behaviour_ids),
-        behaviour_numbers=padded(rows.behaviour_numbers),
-        behaviour_content=torch.from_numpy(vectors.content[seen]),
-        behaviour_text=torch.from_numpy(vectors.text[seen]),
+        candidate_content=torch.from_numpy(vectors.content.take(rows.item, axis=0)),
+        candidate_text=torch.from_numpy(vectors.text.take(rows.item, axis=0)),
+        behaviour_ids=torch.from_numpy(padded(rows.behaviour_ids)),
+        behaviour_numbers=torch.from_numpy(padded(rows.behaviour_numbers)),
+        behaviour_content=torch.from_numpy(vectors.content.take(seen, axis=0)),
+        behaviour_text=torch.from_numpy(vectors.text.take(seen, axis=0)),
         behaviour_age=age * torch.from_numpy(mask),
         behaviour_mask=torch.from_numpy(mask),
         labels=labels,

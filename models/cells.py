@@ -22,17 +22,14 @@ def group_codes(*columns: ArrayLike | pa.Array | pa.ChunkedArray) -> Codes:
 
     `group_codes(user_id, query)` are the groups of GAUC. A null is a value of its own.
     """
-    codes: Codes | None = None
-    for column in columns:
-        values = column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(np.asarray(column))
-        encoded = _dictionary_codes(values)
-        if codes is None:
-            codes = encoded
-        else:
-            codes = _dictionary_codes(pa.array(codes * (int(encoded.max(initial=0)) + 1) + encoded))
-    if codes is None:
+    if not columns:
         raise DataError("group_codes needs at least one column, got none")
-    return codes
+    codes, dense = _numbers(columns[0])
+    for column in columns[1:]:
+        numbers, _ = _numbers(column)
+        pairs = codes * (int(numbers.max(initial=0)) + 1) + numbers  # below 2^62, as both are below 2^31
+        codes, dense = _dictionary_codes(pa.array(pairs)), True
+    return codes if dense else _dictionary_codes(pa.array(codes))
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,19 @@ def within_group_cumsum(values: NDArray, cells: Cells) -> NDArray:
     starts = run_starts(cells.group)
     before = np.append(0.0, running)[starts]
     return running - np.repeat(before, np.diff(np.append(starts, len(values))))
+
+
+def _numbers(column: ArrayLike | pa.Array | pa.ChunkedArray) -> tuple[Codes, bool]:
+    """Numbers below 2^31, equal where the values are, and whether they are codes by first appearance.
+
+    Integers of a small range are told apart by what they exceed the smallest by, which needs no hash table.
+    """
+    if isinstance(column, pa.Array | pa.ChunkedArray):
+        return _dictionary_codes(column), True
+    values = np.asarray(column)
+    if values.dtype.kind == "i" and len(values) and int(values.max()) - int(values.min()) < MAX_GROUPS:
+        return values.astype(np.int64) - int(values.min()), False
+    return _dictionary_codes(pa.array(values)), True
 
 
 def _dictionary_codes(values: pa.Array | pa.ChunkedArray) -> Codes:

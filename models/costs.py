@@ -1,7 +1,7 @@
 """What a training costs: FLOPs, the time of each phase, and the share of the machine's matmul peak (MFU)."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -18,9 +18,15 @@ COLOURS = ("#9a6700", "#1f6feb", "#d1242f", "#1a7f37")
 
 def flops_per_sample(model: RankingModel, batch: Batch) -> int:
     """Multiply-adds of matrix products counted twice, by torch's counter, of one forward pass a candidate."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    fused = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}  # torch's counter lacks it
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=fused) as counter:
         model(batch)
     return round(counter.get_total_flops() / batch.candidates)
+
+
+def _attention_flops(q: Sequence[int], k: Sequence[int], v: Sequence[int], *args: Any, **more: Any) -> int:
+    """Of the shapes (B, H, n, e), (B, H, p, e) and (B, H, p, e): both products."""
+    return 2 * q[0] * q[1] * q[2] * k[2] * (q[3] + v[3])
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype = torch.float32, repeats: int = 7) -> float:

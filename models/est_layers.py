@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.attention import LOWEST, attend_part
 from models.batches import Batch
 from models.candidate_history import pick
 from models.frozen_content import Neighbours
 from models.layers import TokenFFN, TokenLinear
 from uniscale.model_sections import ESTConfig
-
-LOWEST = torch.finfo(torch.float32).min / 2  # a score may be added without overflow
 
 
 def partial_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int) -> tuple[Tensor, Tensor]:
@@ -30,20 +29,19 @@ def partial_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int)
     The second is the log of the sum of exponentials, by which `merge` weighs the parts of one softmax.
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, n, d_head)
-    scores = (q / q.shape[-1] ** 0.5 @ k.transpose(-1, -2)).float() + torch.where(mask.unsqueeze(1), 0.0, LOWEST)
-    highest = scores.detach().amax(-1, keepdim=True)
-    weights = (scores - highest).exp()
-    total = weights.sum(-1, keepdim=True)
-    attended = weights.to(v.dtype) @ v / total.to(v.dtype)
-    return attended.transpose(1, 2).flatten(-2), (highest + total.log()).squeeze(-1).transpose(1, 2)
+    attended, total = attend_part(q, k, v, mask.unsqueeze(1))
+    return attended.transpose(1, 2).flatten(-2), total.squeeze(-1).transpose(1, 2)
 
 
 def merge(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
     """One softmax over the keys of all parts, (B, n, d); zero for a query that none of them has a key for."""
-    attended, totals = (torch.stack(x) for x in zip(*parts, strict=True))  # (P, B, n, d), (P, B, n, H)
-    weights = torch.softmax(totals, dim=0) * (totals > LOWEST / 2)
-    joined = (attended.unflatten(-1, (weights.shape[-1], -1)) * weights.unsqueeze(-1)).sum(0).flatten(-2)
-    return joined.to(attended.dtype)
+    totals = torch.stack([total for _, total in parts])  # (P, B, n, H)
+    weights = (torch.softmax(totals, dim=0) * (totals > LOWEST / 2)).unsqueeze(-1)
+    heads = [attended.unflatten(-1, (totals.shape[-1], -1)) for attended, _ in parts]
+    joined = heads[0] * weights[0]
+    for part, weight in zip(heads[1:], weights[1:], strict=True):
+        joined = torch.addcmul(joined, part, weight)
+    return joined.flatten(-2).to(parts[0][0].dtype)
 
 
 @dataclass(frozen=True)

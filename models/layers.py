@@ -5,11 +5,13 @@ Shapes: B rows (requests or candidates), n tokens, d width, R requests, N candid
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.attention import NAIVE, attend_part
 from models.batches import Batch
 
 
@@ -30,6 +32,33 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(…, d) to (…, d)."""
         return super().forward(x.to(self.weight.dtype))
+
+
+class PReLU(nn.PReLU):
+    """PReLU (He et al. 2015) with one slope, whose gradient costs one pass on CPU where torch's takes ten."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…) to (…)."""
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(x)
+        activated: Tensor = _LeakyRelu.apply(x, self.weight)
+        return activated
+
+
+class _LeakyRelu(torch.autograd.Function):
+    """x where it is positive and a x elsewhere, for a slope a of one element."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.slope = float(slope)
+        return F.leaky_relu(x, ctx.slope)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (x,), (gradient,) = ctx.saved_tensors, gradients
+        of_slope = torch.dot(gradient.flatten(), (x - F.relu(x)).flatten())
+        return torch.ops.aten.leaky_relu_backward(gradient, x, ctx.slope, False), of_slope.reshape(1)
 
 
 class MixedLinear(nn.Module):
@@ -65,13 +94,17 @@ class TokenLinear(nn.Module):
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """(B, k, width) to (B, k, out), where the k tokens are numbers start … start + k - 1."""
+        return self.by_token(x.transpose(0, 1), start).transpose(0, 1)
+
+    def by_token(self, x: Tensor, start: int = 0) -> Tensor:
+        """`forward` of (k, B, width) to (k, B, out)."""
         if not self.specific:
             y = x @ self.weight[0]
             return y if self.bias is None else y + self.bias[0]
-        maps = slice(start, start + x.shape[1])
+        maps = slice(start, start + x.shape[0])
         if self.bias is None:
-            return torch.bmm(x.transpose(0, 1), self.weight[maps]).transpose(0, 1)
-        return torch.baddbmm(self.bias[maps], x.transpose(0, 1), self.weight[maps]).transpose(0, 1)
+            return torch.bmm(x, self.weight[maps])
+        return torch.baddbmm(self.bias[maps], x, self.weight[maps])
 
 
 class TokenFFN(nn.Module):
@@ -88,11 +121,13 @@ class TokenFFN(nn.Module):
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """(B, k, d) to (B, k, d), where the k tokens are numbers start … start + k - 1."""
-        hidden = self.rise(x, start)
-        if self.gated:
-            gate, hidden = hidden.chunk(2, dim=-1)
-            return self.fall(self.dropout(F.silu(gate) * hidden), start)
-        return self.fall(self.dropout(F.silu(hidden)), start)
+        hidden = self.rise.by_token(x.transpose(0, 1), start)
+        if self.gated:  # the halves are copied apart, as SiLU of narrow strided rows is not vectorised on CPU
+            gate, rest = hidden.unflatten(-1, (2, -1)).movedim(-2, 0).contiguous()
+            hidden = F.silu(gate) * rest
+        else:
+            hidden = F.silu(hidden)
+        return self.fall.by_token(self.dropout(hidden), start).transpose(0, 1)
 
 
 def mix_tokens(x: Tensor) -> Tensor:
@@ -109,4 +144,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float | None = No
     The scale is 1 / √d_head unless given.
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, n, d_head)
+    products = q.shape[2] * k.shape[2] * q.shape[-1]
+    if q.device.type == "cpu" and torch.is_grad_enabled() and products >= NAIVE:
+        q = q if scale is None else q * (scale * q.shape[-1] ** 0.5)
+        return attend_part(q, k, v)[0].transpose(1, 2).flatten(-2)
     return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(-2)

@@ -164,13 +164,15 @@ class Rows:
     def keep(self, candidates: NDArray[np.bool_]) -> "Rows":
         """Only the candidates of a mask (N,); requests left without a candidate are dropped."""
         offsets = _offsets(candidates.astype(np.int64))[self.offsets]
-        filtered = replace(self, offsets=offsets, **self._pick(CANDIDATE, candidates))
+        filtered = replace(self, offsets=offsets, **self._pick(CANDIDATE, np.flatnonzero(candidates)))
         alive = np.flatnonzero(np.diff(offsets))
         return filtered if len(alive) == self.requests else filtered.take(alive)
 
-    def _pick(self, names: tuple[str, ...], index: NDArray) -> dict[str, Any]:
+    def _pick(self, names: tuple[str, ...], index: NDArray[np.int64]) -> dict[str, Any]:
         values = ((name, getattr(self, name)) for name in names)
-        return {name: value[index] for name, value in values if value is not None}
+        return {
+            name: value.take(index, axis=0) for name, value in values if value is not None
+        }  # faster than value[index]
 
 
 REQUEST = ("request_ids", "request_numbers", "query_text", "domain", "scenarios", "ts")

@@ -10,6 +10,7 @@ Shapes: R requests, N candidates, C longest candidate list, H heads, o tokens a 
 import torch
 from torch import Tensor
 
+from models.attention import attend_part
 from models.batches import Batch
 
 
@@ -32,28 +33,6 @@ def unfold(x: Tensor, batch: Batch, tokens: int) -> Tensor:
     """(R, H, C·o, e) to (N, H, o, e), the inverse of `fold`."""
     grid = x.unflatten(2, (-1, tokens)).transpose(1, 2)  # (R, C, H, o, e)
     return batch.ungrid(grid.flatten(2)).unflatten(-1, grid.shape[2:])
-
-
-def attend_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """softmax(q kᵀ / √e) v over one part of the keys, (B, H, n, e), and its log-sum-exp, (B, H, n, 1).
-
-    The mask is (B or 1, 1, n or 1, keys). Without gradients the CPU's fused kernel does it; it has no public name that
-    returns the log-sum-exp, and no gradient for it.
-    """
-    bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device)
-    bias = bias.masked_fill(~mask, torch.finfo(q.dtype).min)  # finite, so that an empty part weighs 0, not NaN
-    plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
-    if q.device.type == "cpu" and k.shape[2] > 0 and not plain:
-        bias = bias.expand(q.shape[0], -1, q.shape[2], -1)
-        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        out, total = fused(q, k.to(q.dtype), v.to(q.dtype), attn_mask=bias)  # autocast leaves this kernel alone
-        return out, total.unsqueeze(-1)
-    scores = (q / q.shape[-1] ** 0.5 @ k.transpose(-1, -2)).float() + bias
-    if k.shape[2] == 0:
-        return torch.zeros_like(q), scores.logsumexp(-1, keepdim=True)
-    weights = torch.softmax(scores, dim=-1)
-    total = scores.amax(-1, keepdim=True) - weights.amax(-1, keepdim=True).log()  # as w_j = exp(s_j - total)
-    return weights.to(v.dtype) @ v, total
 
 
 def attend_shared(
@@ -87,5 +66,5 @@ def rotate(x: Tensor, position: Tensor) -> Tensor:
     rate = 10_000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
     angle = position.to(torch.float64).unsqueeze(-1) * rate  # in float64: large positions keep their differences
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    # [x_1 cos - x_2 sin; x_1 sin + x_2 cos] in two passes over whole heads
+    return torch.addcmul(x * torch.cat([cos, cos], -1), x.roll(half, -1), torch.cat([-sin, sin], -1))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.encoders.base import Encoder
 from models.inputs import Blocks, Widths
+from models.layers import PReLU
 from uniscale.model_sections import ModelConfig
 
 
@@ -32,7 +33,7 @@ class LocalActivation(nn.Module):
         self.query = nn.Linear(query_width, self.SPACE)
         self.key = nn.Linear(width, self.SPACE)
         self.first = nn.Linear(4 * self.SPACE, self.HIDDEN)
-        self.activation = nn.PReLU(init=0.25)
+        self.activation = PReLU(init=0.25)
         self.last = nn.Linear(self.HIDDEN, 1)
 
     def forward(self, query: Tensor, blocks: Blocks, among: Tensor | None = None) -> Tensor:

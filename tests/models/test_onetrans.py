@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.attention import attend_part
 from models.batches import to_batch
 from models.onetrans_block import OneTransBlock, pyramid, tail
 from models.optimisers import task_losses
-from models.shared_attention import attend_part, attend_shared, fold, rotate, unfold
+from models.shared_attention import attend_shared, fold, rotate, unfold
 from models.zoo import build_model
 from tests.models.small import small_config, small_model, some_rows
 from tests.sample_folder import SPEC
