@@ -46,7 +46,8 @@ def attend_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, 
     if q.device.type == "cpu" and k.shape[2] > 0 and not plain:
         bias = bias.expand(q.shape[0], -1, q.shape[2], -1)
         fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        out, total = fused(q, k, v, attn_mask=bias)
+        # It takes one precision, and under autocast a sum with a float32 bias is float32 again.
+        out, total = fused(q, k.to(q.dtype), v.to(q.dtype), attn_mask=bias)
         return out, total.unsqueeze(-1)
     scores = (q / q.shape[-1] ** 0.5 @ k.transpose(-1, -2)).float() + bias
     if k.shape[2] == 0:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from models.batches import Batch, to_batch
 from models.rows import ItemVectors, Rows
 from serving.inputs import UserFeatures, context_id
 from serving.items import Catalogue, blank_request
+from serving.user_states import History
 from uniscale.samples import SampleSpec
 
 QUERIES_KEPT = 4096  # encoded query texts in memory, a few hundred bytes each
@@ -30,10 +31,13 @@ CONTEXTS_KEPT = 1024  # derived contexts in memory
 
 
 class Scorer(Protocol):
-    """A loaded model on its device (`serving.loader.OnDevice`, or a `models.ranking.RankingModel` on CPU)."""
+    """A loaded model on its device (`serving.served_model.ServedModel`)."""
 
-    def score(self, batch: Batch) -> torch.Tensor:
-        """Calibrated probabilities, (N, T), on the CPU."""
+    def score(self, batch: Batch, history: History | None = None) -> torch.Tensor:
+        """Calibrated probabilities, (N, T), on the CPU; with the `history` of a batch of one request, by its state."""
+
+    def state(self) -> dict[str, Any]:
+        """For the health page."""
 
 
 class Encoder(Protocol):
@@ -74,6 +78,7 @@ class Prepared:
     item_ids: Sequence[str]
     places: NDArray[np.int64]  # (N,) in the catalogue, 0 for the unknown
     batch: Batch  # R = 1
+    history: History  # of the batch's user, cut to what the batch holds
     features_hash: int  # of every model input
     seconds: float  # it took
 
@@ -96,13 +101,14 @@ class Engine:
         places = catalogue.places(ask.item_ids)
         rows = self.rows(ask, user, catalogue, places)
         batch = to_batch(rows, self.vectors)
-        return Prepared(ask.item_ids, places, batch, _hash(rows), time.perf_counter() - started)
+        history = History(ask.user_id, _events(rows)[-self.spec.max_behaviours :])
+        return Prepared(ask.item_ids, places, batch, history, _hash(rows), time.perf_counter() - started)
 
     @staticmethod
     def rank(model: Scorer, prepared: Prepared) -> Ranking:
         """Order the candidates by the primary task's probability, ties in the order given."""
         started = time.perf_counter()
-        scores = model.score(prepared.batch)[:, 0].numpy()
+        scores = model.score(prepared.batch, prepared.history)[:, 0].numpy()
         return _ordered(
             prepared.item_ids,
             prepared.places,
@@ -178,6 +184,12 @@ def _ordered(
         features_hash=features_hash,
         seconds=seconds,
     )
+
+
+def _events(rows: Rows) -> NDArray[np.int64]:
+    """All that a model can read of each behaviour, (B, ·), numbers by their bits."""
+    numbers = np.ascontiguousarray(rows.behaviour_numbers).view(np.int32)
+    return np.column_stack([rows.behaviour_ids, numbers, rows.behaviour_index, rows.behaviour_ts]).astype(np.int64)
 
 
 def _hash(rows: Rows) -> int:

@@ -156,6 +156,7 @@ class Ranker:
             "items_age_seconds": round(self.snapshot.age_seconds, 1),
             "items_error": self.snapshot.error,
             "in_work": self._executor.in_work,
+            "compute": {version: model.state() for version, model in self.switch.current.models.items()},
             "exploration": self.deployment.serving.exploration.policy,
             "log": {"written": self._log.written, "dropped": self._log.dropped, "error": self._log.error},
         }
