@@ -144,7 +144,8 @@ class OneTransCache:
         end = start + x.shape[1]
         for number, (block, width) in enumerate(zip(self.network.stack, self.network.widths_kept, strict=True)):
             position = torch.arange(start, end, device=x.device)
-            k, v = (self._kept(part) for part in block.keys(x[:, valid - start :], position[valid - start :]))
+            fresh = block.normed(x[:, valid - start :])
+            k, v = (self._kept(part) for part in block.keys(fresh, position[valid - start :]))
             first = max(start, end - width)  # of the positions that ask
             known = first  # outputs before this position are still right
             outputs = []
@@ -158,7 +159,8 @@ class OneTransCache:
             asking = position[known - start :]
             mask = asking.unsqueeze(1) >= position
             answer = partial(attend, key=self._used(k), value=self._used(v), attn_mask=mask)
-            outputs.append(self._kept(block.update(x[:, known - start :], asking, answer)))
+            asked = x[:, known - start :]
+            outputs.append(self._kept(block.update(asked, block.normed(asked), asking, answer)))
             output = torch.cat(outputs, dim=1)
             yield BlockCache(start, end, k, v, output)
             x, start, valid = self._used(output), first, known

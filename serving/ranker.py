@@ -200,7 +200,7 @@ class Ranker:
     ) -> Answer:
         request_id = request.request_id or uuid.uuid4().hex
         item_ids, scores = ranking.item_ids[: request.top_k], ranking.scores[: request.top_k]
-        shown = [None if np.isnan(score) else float(score) for score in scores]
+        shown = [score if score == score else None for score in scores.tolist()]  # NaN is not itself
         seconds = time.monotonic() - received
         row = {
             "request_id": request_id,
