@@ -38,6 +38,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.listwise
+	$(BIN)/python -m benchmarks.request_sharing --repeats 3
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.experiments
 	$(BIN)/python -m benchmarks.faults
