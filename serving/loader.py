@@ -53,8 +53,8 @@ def load_checked(
         ModelError: the folder cannot be loaded.
     """
     folder = deployment / target.folder
-    if target.content_hash is not None and (found := content_hash(folder)) != target.content_hash:
-        raise ServingError(f"{folder} has content {found}, the routing names {target.content_hash}: export it again")
+    if target.content_hash is not None and (holds := content_hash(folder)) != target.content_hash:
+        raise ServingError(f"{folder} has content {holds}, the routing names {target.content_hash}: export it again")
     model = ServedModel(load_model(folder).search_export(), device, states, half, found)
     probe.check(folder, model, spec, tolerance)
     precision.choose(model, probe.probe_batch(spec), tolerance)

@@ -8,11 +8,16 @@ import pytest
 import torch
 
 from models.batches import to_batch
+from models.checkpoint import save_model
 from models.zoo import build_model
 from serving import precision
+from serving.export import export
+from serving.loader import load_checked
 from serving.precision import choose
 from serving.probe import probe_batch
+from serving.routing import Target
 from serving.served_model import ServedModel
+from serving.telemetry import Telemetry
 from serving.user_states import History, UserStates
 from tests.models.small import some_rows
 from tests.sample_folder import SPEC, write_samples
@@ -124,6 +129,24 @@ def test_without_room_or_without_a_state_to_keep_scores_are_the_models(asked):
             batch, known = asked(4)
             torch.testing.assert_close(scorer.score(batch, known), scorer.score(batch), rtol=0, atol=1e-6)
         assert found == outcomes and len(states) == 0
+
+
+def test_a_loaded_model_keeps_users_and_the_metrics_say_what_it_found(asked, tmp_path):
+    save_model(served()[0].model, tmp_path / "full", 0)
+    export(tmp_path / "full", tmp_path / "1")
+    telemetry = Telemetry()
+    kept = (
+        UserStates(1 << 20, telemetry.states_changed),
+        False,
+        lambda outcome: telemetry.user_states.labels(outcome).inc(),
+    )
+    model = load_checked(Target.of("1", tmp_path / "1"), tmp_path, SPEC, torch.device("cpu"), 2e-3, *kept)
+    for count in (4, 4, 5):
+        model.score(*asked(count))
+    text = telemetry.exposition().decode()
+    for outcome in ("hit", "miss", "extended"):
+        assert f'uniscale_user_states_total{{outcome="{outcome}"}}' in text
+    assert "uniscale_user_states_bytes" in text and kept[0].size_bytes > 0
 
 
 def test_the_precision_is_measured_and_only_a_faster_and_faithful_one_is_taken(monkeypatch):
