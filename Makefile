@@ -40,6 +40,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.listwise
+	$(BIN)/python -m benchmarks.request_sharing --repeats 3
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.experiments
 	$(BIN)/python -m benchmarks.faults

@@ -8,9 +8,13 @@ whose trained models make the float16 row mean something.
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +29,15 @@ from models.checkpoint import load_model, save_model
 from models.zoo import build_model
 from serving.deploy import package
 from serving.deployment import Deployment, Examples
+from serving.engine import Ask
 from serving.load import TIMEOUT_SECONDS
+from serving.loader import load_ranker
 from serving.online_features import OnlineFeatures
 from serving.probe import probe_batch
 from serving.process import running
 from simulation.marketplace import write_logs
 from uniscale.artifacts import read_json
+from uniscale.assignment import assign
 from uniscale.config import Config, load_config
 from uniscale.samples import SampleSpec
 
@@ -57,29 +64,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="uniscale-bench-") as scratch:
         deployment = options.deployment or _packaged(config, Path(scratch))
         with running(config, deployment, Path(scratch) / "log") as url:
-            measured = overhead(url, deployment, options.requests, options.candidates)
-        for row in [measured, *look_ups(deployment, options.requests), *half_precision(deployment)]:
+            measured = [
+                overhead(url, deployment, options.requests, options.candidates),
+                worker_time(url, deployment, options.requests, options.candidates),
+            ]
+        for row in [*measured, *look_ups(deployment, options.requests), *half_precision(deployment)]:
             print(json.dumps(row), flush=True)
 
 
 def overhead(url: str, deployment: Path, requests: int, candidates: int) -> dict[str, Any]:
     """Share of a request's median that is not the model: one client, one request at a time.
 
-    The service's histograms are read after each request, so what they grew by is that request's.
+    The service's histograms are read after each request, so what they grew by is that request's. The client is the
+    standard library's, as an HTTP client's own work is none of the service.
     """
-    examples, rng = Examples.load(deployment), np.random.default_rng(0)
-    items = pq.ParquetFile(deployment / "features" / "items.parquet").read(columns=["item_id"])["item_id"].to_pylist()
+    bodies = _bodies(deployment, requests + WARM_UP, candidates)
     total: list[float] = []
     stages: dict[str, list[float]] = {}
-    with httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS) as http:
-        for number in range(requests + WARM_UP):
-            body = {
-                "user_id": examples.users[number % len(examples.users)],
-                "query": examples.queries[number % len(examples.queries)] if examples.queries else None,
-                "item_ids": [items[place] for place in rng.choice(len(items), candidates, replace=False)],
-            }
+    with (
+        httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS) as http,
+        closing(HTTPConnection(url.removeprefix("http://"), timeout=TIMEOUT_SECONDS)) as connection,
+    ):
+        for number, body in enumerate(bodies):
             before = _stages(http)
-            milliseconds = _milliseconds(lambda body=body: http.post("/rank", json=body).raise_for_status())
+            content = json.dumps(body).encode()
+            milliseconds = _milliseconds(lambda content=content: _rank(connection, content))
             after = _stages(http)
             if number >= WARM_UP:
                 total.append(milliseconds)
@@ -95,6 +104,42 @@ def overhead(url: str, deployment: Path, requests: int, candidates: int) -> dict
         "stage_p50_ms": medians,
         "share_of_p50_not_model": 1 - medians["model"] / p50,
         "share_of_p50_not_model_inside_the_service": 1 - medians["model"] / medians["total"],
+    }
+
+
+def worker_time(url: str, deployment: Path, requests: int, candidates: int) -> dict[str, Any]:
+    """Share of the worker's processor time that is not the model: other work on the machine does not lengthen it.
+
+    The model's part is the scoring thread's own time for the same requests, in this process.
+    """
+    bodies = _bodies(deployment, requests + WARM_UP, candidates)
+    with closing(HTTPConnection(url.removeprefix("http://"), timeout=TIMEOUT_SECONDS)) as connection:
+        pid = httpx.get(f"{url}/healthz", timeout=TIMEOUT_SECONDS).json()["pid"]
+        before = 0.0
+        for number, body in enumerate(bodies):
+            if number == WARM_UP:
+                before = _processor_seconds(pid)
+            _rank(connection, json.dumps(body).encode())
+        worker = 1000 * (_processor_seconds(pid) - before) / requests
+    features = deployment / "features"
+    with tempfile.TemporaryDirectory(prefix="uniscale-bench-") as scratch:
+        ranker = load_ranker(deployment, features, Path(scratch), None)
+        store, lineup, spent = OnlineFeatures(features, ranker.engine.spec), ranker.switch.current, []
+        for body in bodies:
+            ask = Ask(**body, scenario=[], context={}, ts=datetime.now(UTC))
+            prepared = ranker.engine.prepare(ask, store.read(ask.user_id, ask.query), ranker.snapshot.get())
+            variant = assign(ask.user_id, ranker.deployment.salt, lineup.routing.weights)
+            started = time.thread_time()
+            ranker.engine.rank(lineup.models[lineup.routing.versions[variant]], prepared)
+            spent.append(1000 * (time.thread_time() - started))
+        ranker.close()
+    model = float(np.mean(spent[WARM_UP:]))
+    return {
+        "measure": "worker's processor time",
+        "models": sorted(lineup.routing.versions.values()),
+        "worker_ms": worker,
+        "model_ms": model,
+        "share_not_model": 1 - model / worker,
     }
 
 
@@ -138,6 +183,32 @@ def half_precision(deployment: Path) -> Iterator[dict[str, Any]]:
             "max_difference": float((half - full).abs().max()),
             "rank_correlation": float(spearmanr(half.numpy(), full.numpy()).statistic),
         }
+
+
+def _bodies(deployment: Path, count: int, candidates: int) -> list[dict[str, Any]]:
+    examples, rng = Examples.load(deployment), np.random.default_rng(0)
+    items = pq.ParquetFile(deployment / "features" / "items.parquet").read(columns=["item_id"])["item_id"].to_pylist()
+    return [
+        {
+            "user_id": examples.users[number % len(examples.users)],
+            "query": examples.queries[number % len(examples.queries)] if examples.queries else None,
+            "item_ids": [items[place] for place in rng.choice(len(items), candidates, replace=False)],
+        }
+        for number in range(count)
+    ]
+
+
+def _processor_seconds(pid: int) -> float:
+    """Of a process so far, its threads' together (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _rank(connection: HTTPConnection, content: bytes) -> None:
+    connection.request("POST", "/rank", content, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    found = answer.read()
+    assert answer.status == 200, found
 
 
 def _stages(http: httpx.Client) -> dict[str, float]:

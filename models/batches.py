@@ -63,12 +63,20 @@ class Batch:
     def grid(self, per_candidate: Tensor) -> Tensor:
         """(N, d) to (R, C, d), zero where a request has fewer than C candidates."""
         requests, width = self.candidate_mask.shape
+        if self._full:
+            return per_candidate.reshape(requests, width, per_candidate.shape[-1])
         flat = per_candidate.new_zeros(requests * width, per_candidate.shape[-1])
         return flat.index_copy(0, self.slot, per_candidate).view(requests, width, -1)
 
     def ungrid(self, grid: Tensor) -> Tensor:
         """(R, C, d) to (N, d), the inverse of `grid`."""
-        return grid.flatten(0, 1).index_select(0, self.slot)
+        flat = grid.flatten(0, 1)
+        return flat if self._full else flat.index_select(0, self.slot)
+
+    @property
+    def _full(self) -> bool:
+        """Lists of one length, as in serving, lie on the grid as they are; an exported graph takes lists of any."""
+        return not torch.compiler.is_compiling() and self.candidates == self.candidate_mask.numel()
 
 
 def to_batch(rows: Rows, vectors: ItemVectors, length: int | None = None) -> Batch:

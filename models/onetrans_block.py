@@ -46,16 +46,27 @@ class OneTransBlock(nn.Module):
         self.key_value = Mixed(lambda tokens, own: TokenLinear(tokens, d, 2 * d, own), features, config.mixed)
         self.ffn = Mixed(lambda tokens, own: TokenFFN(tokens, d, hidden, own, dropout), features, config.mixed)
 
-    def keys(self, x: Tensor, position: Tensor, features: int = 0, start: int = 0) -> tuple[Tensor, Tensor]:
-        """k and v, (B, H, n, e) each, of tokens (B, n, d) whose last `features` are NS-tokens number start …"""
-        k, v = self.key_value(self.norms[0](x), features, start).chunk(2, dim=-1)
+    def normed(self, x: Tensor) -> Tensor:
+        """RMSNorm(X), (B, n, d), which queries, keys and values are made of."""
+        normed: Tensor = self.norms[0](x)
+        return normed
+
+    def keys(self, normed: Tensor, position: Tensor, features: int = 0, start: int = 0) -> tuple[Tensor, Tensor]:
+        """k and v, (B, H, n, e) each, of normed tokens whose last `features` are NS-tokens number start …"""
+        k, v = self.key_value(normed, features, start).chunk(2, dim=-1)
         return rotate(split_heads(k, self.heads), position), split_heads(v, self.heads)
 
     def update(
-        self, x: Tensor, position: Tensor, attention: Callable[[Tensor], Tensor], features: int = 0, start: int = 0
+        self,
+        x: Tensor,
+        normed: Tensor,
+        position: Tensor,
+        attention: Callable[[Tensor], Tensor],
+        features: int = 0,
+        start: int = 0,
     ) -> Tensor:
         """The block's output for tokens (B, n, d); `attention` answers their queries, (B, H, n, e) to the same."""
-        q = self.query(self.norms[0](x), features, start)
+        q = self.query(normed, features, start)
         z = x + merge_heads(attention(rotate(split_heads(q, self.heads), position)))
         output: Tensor = z + self.ffn(self.norms[1](z), features, start)
         return output

@@ -20,7 +20,7 @@ Shapes: L behaviours, L_S S-tokens, d width, H heads, e = d / H; one user, so th
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as attend
 
 from models.batches import Batch
+from models.inputs import Blocks
 from models.onetrans import OneTrans, SequenceSide
 from models.ranking import RankingModel
 from uniscale.errors import ModelError
@@ -59,7 +60,13 @@ class UserState:
     layout: tuple[int, ...]  # the S-tokens in their order: numbers of events, or -1 - i for the i-th [SEP]
     origin: int  # position of the first S-token
     blocks: tuple[BlockCache, ...]
-    side: SequenceSide
+    mean: Tensor  # (1, d), of the last block's outputs
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the tensors hold."""
+        tensors = [self.events, self.sequence, self.mean, *(t for b in self.blocks for t in (b.k, b.v, b.output))]
+        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 class OneTransCache:
@@ -67,48 +74,57 @@ class OneTransCache:
 
     Args:
         model: in evaluation mode; its weights must not change while states of it are in use.
+        half: keep states in float16, half the memory. What is kept is rounded before it is used, on a first request
+            as on later ones, so that a state scores the same however it came about.
 
     Raises:
         ModelError: another architecture, or full attention.
     """
 
-    def __init__(self, model: RankingModel):
+    def __init__(self, model: RankingModel, half: bool = False):
         if not isinstance(model.network, OneTrans):
             raise ModelError(f"model {model.name!r} has no stage I to keep; a cache takes onetrans and its forms")
         if not model.network.causal:
             raise ModelError("model.onetrans.causal = false lets behaviours read candidates; a cache needs true")
-        self.model, self.network = model, model.network
+        self.model, self.network, self.half = model, model.network, half
 
     @torch.inference_mode()
-    def start(self, batch: Batch) -> UserState:
-        """State of the one request's user, from its whole history."""
-        return self._extended(None, batch)
+    def score(self, batch: Batch, state: UserState | None = None, new: int = 0) -> tuple[Tensor, UserState]:
+        """`model.score(batch)` of one request, and its user's state for the next.
 
-    @torch.inference_mode()
-    def extend(self, state: UserState, batch: Batch) -> UserState:
-        """The state after the behaviours of the one request of a batch, which are the new ones alone, oldest first."""
-        return self._extended(state, batch)
+        Args:
+            batch: the request with its user's whole history, which cross features and the candidate-specific sequence
+                read, whatever is cached.
+            state: the user's, from an earlier request; None for all of stage I.
+            new: how many of the history's newest behaviours `state` lacks.
 
-    def score(self, state: UserState, batch: Batch) -> Tensor:
-        """`model.score(batch)` for one request of the state's user: probabilities (N, T) by stage II alone.
-
-        The batch still holds the whole history: cross features and the candidate-specific sequence read it.
+        Returns:
+            Probabilities (N, T), and the state that covers the history.
         """
-        _one_request(batch)
-        return self.model.score(batch, side=state.side)
+        if batch.requests != 1:
+            raise ModelError(f"a user's state takes one request at a time, the batch has {batch.requests}")
+        blocks = self.model.inputs(batch)
+        if state is None or new:
+            state = self._extended(state, blocks, new)
+        return self.model.probabilities(self.model.logits(blocks, side=self._side(state))), state
 
-    def _extended(self, old: UserState | None, batch: Batch) -> UserState:
-        _one_request(batch)
-        tokens = self.network.sequence
+    def _side(self, state: UserState) -> SequenceSide:
+        keys = tuple((self._used(block.k), self._used(block.v)) for block in state.blocks)
+        exists = tuple(torch.ones(1, k.shape[2], dtype=torch.bool, device=k.device) for k, _ in keys)
+        return SequenceSide(keys, exists, state.mean, state.origin + len(state.layout))
+
+    def _extended(self, old: UserState | None, blocks: Blocks, new: int) -> UserState:
+        tokens, batch = self.network.sequence, blocks.batch
         count = int(batch.behaviour_mask.sum())  # histories lie at the start of their row
-        sequence = tokens.sequence_of(batch)[:, :count]
-        events = tokens.events(self.model.inputs(batch), tokens.sequence_of(batch))[:, :count]
+        added = slice(count - new if old is not None else 0, count)
+        sequence = tokens.sequence_of(batch)[:, added]
+        events = self._kept(tokens.events(replace(blocks, behaviours=blocks.behaviours[:, added]), sequence))
         first = 0
         if old is not None:
-            events, sequence = torch.cat([old.events, events], dim=1), torch.cat([old.sequence, sequence], dim=1)
-            first = old.first
-        surplus = max(0, events.shape[1] - tokens.most_events)
-        events, sequence, first = events[:, surplus:], sequence[:, surplus:], first + surplus
+            surplus = max(0, old.events.shape[1] + events.shape[1] - tokens.most_events)
+            events = torch.cat([old.events[:, surplus:], events], dim=1)
+            sequence = torch.cat([old.sequence[:, surplus:], sequence], dim=1)
+            first = old.first + surplus
 
         order, _ = tokens.order(sequence, torch.ones_like(sequence, dtype=torch.bool))
         length = events.shape[1]
@@ -118,21 +134,18 @@ class OneTransCache:
             origin, kept = old.origin + gone, _common(old.layout[gone:], layout)
         else:
             old, origin, kept = None, 0, 0
-        x = tokens.arrange(events, order)
-        blocks = tuple(self._blocks(x, origin, origin + kept, old))
-        end = origin + len(layout)
-        keys = tuple((block.k, block.v) for block in blocks)
-        exists = tuple(torch.ones(1, k.shape[2], dtype=torch.bool, device=k.device) for k, _ in keys)
-        last = blocks[-1].output
+        caches = tuple(self._blocks(tokens.arrange(self._used(events), order), origin, origin + kept, old))
+        last = self._used(caches[-1].output)
         mean = self.network.mean(last, torch.ones(last.shape[:2], dtype=torch.bool, device=last.device))
-        return UserState(events, sequence, first, layout, origin, blocks, SequenceSide(keys, exists, mean, end))
+        return UserState(events, sequence, first, layout, origin, caches, mean)
 
     def _blocks(self, x: Tensor, start: int, valid: int, old: UserState | None) -> Iterator[BlockCache]:
         """Each block's new cache, from tokens x (1, n, d) at positions start …; those before `valid` are known."""
         end = start + x.shape[1]
         for number, (block, width) in enumerate(zip(self.network.stack, self.network.widths_kept, strict=True)):
             position = torch.arange(start, end, device=x.device)
-            k, v = block.keys(x[:, valid - start :], position[valid - start :])
+            fresh = block.normed(x[:, valid - start :])
+            k, v = (self._kept(part) for part in block.keys(fresh, position[valid - start :]))
             first = max(start, end - width)  # of the positions that ask
             known = first  # outputs before this position are still right
             outputs = []
@@ -145,16 +158,23 @@ class OneTransCache:
                     outputs = [cache.output[:, first - cache.first_output : known - cache.first_output]]
             asking = position[known - start :]
             mask = asking.unsqueeze(1) >= position
-            answer = partial(attend, key=k, value=v, attn_mask=mask)
-            outputs.append(block.update(x[:, known - start :], asking, answer))
-            x = torch.cat(outputs, dim=1)
-            yield BlockCache(start, end, k, v, x)
-            start, valid = first, known
+            answer = partial(attend, key=self._used(k), value=self._used(v), attn_mask=mask)
+            asked = x[:, known - start :]
+            outputs.append(self._kept(block.update(asked, block.normed(asked), asking, answer)))
+            output = torch.cat(outputs, dim=1)
+            yield BlockCache(start, end, k, v, output)
+            x, start, valid = self._used(output), first, known
 
+    def _kept(self, x: Tensor) -> Tensor:
+        """A copy as a state holds it, which keeps no larger tensor alive."""
+        return x.to(torch.float16 if self.half else x.dtype, copy=True, memory_format=torch.contiguous_format)
 
-def _one_request(batch: Batch) -> None:
-    if batch.requests != 1:
-        raise ModelError(f"a user's state takes one request at a time, the batch has {batch.requests}")
+    def _used(self, x: Tensor) -> Tensor:
+        """In the precision that the blocks compute in."""
+        if not self.half:
+            return x
+        device = x.device.type
+        return x.to(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32)
 
 
 def _common(a: tuple[int, ...], b: tuple[int, ...]) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batches import Batch
-from models.inputs import Inputs
+from models.inputs import Blocks, Inputs
 from models.rows import Rows
 from uniscale.errors import ModelError
 from uniscale.model_sections import ModelConfig
@@ -45,15 +45,23 @@ class RankingModel(nn.Module):
             rate = (labels.sum(axis=0) + 0.5) / (len(labels) + 1.0)  # half a positive keeps the log-odds finite
             self.prior[d] = torch.from_numpy(np.log(rate / (1.0 - rate)))
 
-    def forward(self, batch: Batch, **cached: Any) -> Tensor:
-        """Logits (N, T) of each candidate's own domain; `cached` is what the network need not compute again."""
-        logits: Tensor = self.network(self.inputs(batch), **cached)
-        return logits + batch.expand(self.prior.index_select(0, batch.domain))
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (N, T) of each candidate's own domain."""
+        return self.logits(self.inputs(batch))
+
+    def logits(self, blocks: Blocks, **cached: Any) -> Tensor:
+        """The same from the batch's blocks; `cached` is what the network need not compute again."""
+        logits: Tensor = self.network(blocks, **cached)
+        return logits + blocks.batch.expand(self.prior.index_select(0, blocks.batch.domain))
 
     @torch.inference_mode()
-    def score(self, batch: Batch, **cached: Any) -> Tensor:
+    def score(self, batch: Batch) -> Tensor:
         """Probabilities (N, T): σ(a · logit + b), with a = 1 and b = 0 until the model has been calibrated."""
-        return torch.sigmoid(self.slope * self(batch, **cached).float() + self.intercept)
+        return self.probabilities(self(batch))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Calibrated, (N, T)."""
+        return torch.sigmoid(self.slope * logits.float() + self.intercept)
 
     def calibrate(self, calibration: Mapping[str, Mapping[str, float]]) -> None:
         """Set a and b of tasks, e.g. {"click": {"a": 0.9, "b": -0.1}}; a task left out keeps a = 1 and b = 0.

@@ -1,7 +1,8 @@
 """List-wise rows as flat arrays: the one place that defines how raw columns become what a model reads.
 
 Training and the ranking service share it. Both hand raw columns to `Rows.of`, training from Arrow (`rows_from_arrow`),
-the service from the arrays it has looked up, and both call `models.batches.to_batch`, so the two cannot differ.
+the service once for all its items; the one row of a request it stacks itself, and a test holds every column of it equal
+to the samples'. Both call `models.batches.to_batch`, so the two cannot differ.
 
 Shapes: R requests, N candidates of all requests (jagged by `offsets`), B behaviours of all requests (jagged by
 `behaviour_offsets`), T tasks, S scenarios.

@@ -53,8 +53,8 @@ def attend_shared(
     folded = attend_part(fold(q, batch), k, v, valid[:, None, None])
     of_shared, total_shared = (unfold(part, batch, q.shape[2]) for part in folded)
     of_own, total_own = attend_part(q, *own)
-    weight = torch.sigmoid(total_shared - total_own).to(of_own.dtype)
-    return weight * of_shared + (1.0 - weight) * of_own
+    weight = torch.sigmoid(total_shared - total_own).to(of_own.dtype)  # of the shared part
+    return torch.lerp(of_own, of_shared, weight)
 
 
 def rotate(x: Tensor, position: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ offline score of the same row (to 1e-6 with the same weights; what float16 on di
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,8 @@ from features.context import context_columns
 from models.batches import Batch, to_batch
 from models.rows import ItemVectors, Rows
 from serving.inputs import UserFeatures, context_id
-from serving.items import Catalogue, blank_request
+from serving.items import Catalogue
+from serving.user_states import History
 from uniscale.samples import SampleSpec
 
 QUERIES_KEPT = 4096  # encoded query texts in memory, a few hundred bytes each
@@ -30,10 +31,13 @@ CONTEXTS_KEPT = 1024  # derived contexts in memory
 
 
 class Scorer(Protocol):
-    """A loaded model on its device (`serving.loader.OnDevice`, or a `models.ranking.RankingModel` on CPU)."""
+    """A loaded model on its device (`serving.served_model.ServedModel`)."""
 
-    def score(self, batch: Batch) -> torch.Tensor:
-        """Calibrated probabilities, (N, T), on the CPU."""
+    def score(self, batch: Batch, history: History | None = None) -> torch.Tensor:
+        """Calibrated probabilities, (N, T), on the CPU; with the `history` of a batch of one request, by its state."""
+
+    def state(self) -> dict[str, Any]:
+        """For the health page."""
 
 
 class Encoder(Protocol):
@@ -74,6 +78,7 @@ class Prepared:
     item_ids: Sequence[str]
     places: NDArray[np.int64]  # (N,) in the catalogue, 0 for the unknown
     batch: Batch  # R = 1
+    history: History  # of the batch's user, cut to what the batch holds
     features_hash: int  # of every model input
     seconds: float  # it took
 
@@ -86,9 +91,12 @@ class Engine:
         self.spec, self.vectors = spec, vectors
         self._encode = lru_cache(QUERIES_KEPT)(lambda query: encoder.encode([query])) if encoder else None
         self._given = [f for f in spec.select("request") if f.block == "context"]
-        # Fixed columns of a request without candidates; its own overwrite them.
-        self._blank = blank_request(spec) | {f.name: np.zeros(0) for f in spec.select("candidate")}
-        self._blank["item"] = np.zeros(0)
+        self._ids, self._numbers = (
+            [f.name for f in spec.select("request") if (f.kind == "id") == ids] for ids in (True, False)
+        )
+        self._behaviours = [f.name for f in spec.select("behaviour", ("id",))]
+        self._behaviour_numbers = len(spec.select("behaviour")) - len(self._behaviours)
+        self._no_text = np.zeros((1, spec.text_dim), np.float32)
 
     def prepare(self, ask: Ask, user: UserFeatures, catalogue: Catalogue) -> Prepared:
         """The request as any model reads it."""
@@ -96,13 +104,14 @@ class Engine:
         places = catalogue.places(ask.item_ids)
         rows = self.rows(ask, user, catalogue, places)
         batch = to_batch(rows, self.vectors)
-        return Prepared(ask.item_ids, places, batch, _hash(rows), time.perf_counter() - started)
+        history = History(ask.user_id, events_of(rows)[-self.spec.max_behaviours :])
+        return Prepared(ask.item_ids, places, batch, history, _hash(rows), time.perf_counter() - started)
 
     @staticmethod
     def rank(model: Scorer, prepared: Prepared) -> Ranking:
         """Order the candidates by the primary task's probability, ties in the order given."""
         started = time.perf_counter()
-        scores = model.score(prepared.batch)[:, 0].numpy()
+        scores = model.score(prepared.batch, prepared.history)[:, 0].numpy()
         return _ordered(
             prepared.item_ids,
             prepared.places,
@@ -113,30 +122,34 @@ class Engine:
         )
 
     def rows(self, ask: Ask, user: UserFeatures, catalogue: Catalogue, places: NDArray[np.int64]) -> Rows:
-        """The request as one list-wise row, R = 1, before tensors."""
-        ts = int(ask.ts.timestamp())
-        known = np.array([catalogue.place_of.get(item_id, 0) for item_id in user.behaviour_items], np.int64)
+        """The request as one list-wise row, R = 1, before tensors.
+
+        As `Rows.of` stacks it, without checking and converting every column: that costs more than the rest of it.
+        """
+        known = catalogue.places(user.behaviour_items)
         # A store fed by a stream may already hold what this user did later than a replayed request.
         past = user.behaviour_ts < ask.ts.timestamp()
-        columns = dict(self._blank)
-        columns |= {name: np.array([value]) for name, value in {**user.values, **self._context(ask)}.items()}
-        columns |= {name: values[past] for name, values in user.behaviours.items()}
-        columns |= {
-            "ts": np.array([ts]),
-            "scenarios": np.array([[name in ask.scenario for name in self.spec.scenarios]], np.float32),
-            "behaviour_index": catalogue.rows.item[known][past],
-            "behaviour_ts": user.behaviour_ts[past],
-        }
-        if self._encode is not None:
-            columns["query_text"] = self._encode(ask.query)
-        request = Rows.of(self.spec, columns, np.array([0, 0]), np.array([0, int(past.sum())]))
-        return replace(
-            request,
+        count = int(past.sum())
+        values = {**user.values, **self._context(ask)}
+        behaviours = [user.behaviours[name] for name in self._behaviours]
+        return Rows(
+            spec=self.spec,
             offsets=np.array([0, len(places)]),
+            behaviour_offsets=np.array([0, count]),
+            request_ids=np.array([[values.get(name, 0) for name in self._ids]], np.int64),
+            request_numbers=np.array([[values.get(name, 0.0) for name in self._numbers]], np.float32),
+            query_text=self._no_text if self._encode is None else np.asarray(self._encode(ask.query), np.float32),
+            domain=np.zeros(1, np.int64),
+            scenarios=np.array([[name in ask.scenario for name in self.spec.scenarios]], np.float32),
+            ts=np.array([int(ask.ts.timestamp())]),
             candidate_ids=catalogue.rows.candidate_ids[places],
             candidate_numbers=catalogue.rows.candidate_numbers[places],
             item=catalogue.rows.item[places],
             labels=np.zeros((len(places), len(self.spec.tasks)), np.float32),
+            behaviour_ids=np.stack(behaviours, axis=1)[past] if behaviours else np.zeros((count, 0), np.int64),
+            behaviour_numbers=np.zeros((count, self._behaviour_numbers), np.float32),
+            behaviour_index=catalogue.rows.item[known][past],
+            behaviour_ts=user.behaviour_ts[past],
         )
 
     def _context(self, ask: Ask) -> dict[str, int]:
@@ -178,6 +191,12 @@ def _ordered(
         features_hash=features_hash,
         seconds=seconds,
     )
+
+
+def events_of(rows: Rows) -> NDArray[np.int64]:
+    """All that a model can read of each behaviour, (B, ·), numbers by their bits."""
+    numbers = np.ascontiguousarray(rows.behaviour_numbers).view(np.int32)
+    return np.column_stack([rows.behaviour_ids, numbers, rows.behaviour_index, rows.behaviour_ts]).astype(np.int64)
 
 
 def _hash(rows: Rows) -> int:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
@@ -76,8 +77,7 @@ class Catalogue:
 
     def places(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
         """Place of each item, 0 for the unknown."""
-        find = self.place_of.get
-        return np.fromiter((find(item_id, 0) for item_id in item_ids), np.int64, len(item_ids))
+        return np.fromiter(map(self.place_of.get, item_ids, repeat(0)), np.int64, len(item_ids))
 
 
 def blank_request(spec: SampleSpec) -> dict[str, NDArray]:

@@ -24,9 +24,9 @@ def page(loads: Sequence[Load], knee: float | None, p99_ms: float, candidates: i
     curves: list[Line] = [(f"{one.rate:g}/s", one.curve) for one in loads if one.curve][: len(COLOURS)]
     measured = [(one.rate, one.latency_ms) for one in loads if one.latency_ms]
     by_rate: list[Line] = [(name, [(rate, ms[name]) for rate, ms in measured]) for name in ("p50", "p95", "p99")]
-    charts = _chart("Latency (ms) by percentile", curves)
+    charts = chart("Latency (ms) by percentile", curves)
     if len(measured) > 1:
-        charts += _chart("Latency (ms) by rate (requests a second)", by_rate)
+        charts += chart("Latency (ms) by rate (requests a second)", by_rate)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Load</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style>'
@@ -51,7 +51,8 @@ def _table(loads: Sequence[Load]) -> str:
     return f"<table><tr>{head}</tr>{rows}</table>"
 
 
-def _chart(title: str, lines: Sequence[Line]) -> str:
+def chart(title: str, lines: Sequence[Line]) -> str:
+    """Lines over common axes from 0 (y) and from the smallest x, as a heading and an inline SVG; "" without a point."""
     points = [point for _, line in lines for point in line]
     if not points:
         return ""

@@ -1,21 +1,16 @@
-"""From a deployment folder to a warmed-up `Ranker`: models, item snapshot, online store.
-
-Compute follows the device: weights are float16 on disk; on CPU they are widened to float32, which is the fastest
-correct arithmetic there (bfloat16 and float16 run at about a tenth of its speed); on CUDA the model computes in
-float16.
-"""
+"""From a deployment folder to a warmed-up `Ranker`: models, item snapshot, online store."""
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
 
 from features.text import TextEncoder
-from models.batches import Batch
 from models.checkpoint import load_model
 from models.rows import ItemVectors
-from serving import probe
+from serving import precision, probe
 from serving.deployment import Deployment
 from serving.engine import Engine
 from serving.items import Catalogue, Snapshot
@@ -23,42 +18,46 @@ from serving.log_writer import LogWriter
 from serving.online_features import OnlineFeatures
 from serving.ranker import Ranker
 from serving.routing import Routing, Target
+from serving.served_model import ServedModel
 from serving.switch import Switch
 from serving.telemetry import Telemetry
+from serving.user_states import UserStates
 from uniscale.artifacts import content_hash
 from uniscale.errors import ServingError
 from uniscale.samples import SampleSpec
 from uniscale.serving_log import SHADOW_SCHEMA, SHADOWS
 
 
-class OnDevice:
-    """A model's search export on a device: float32 on CPU, float16 autocast on CUDA."""
-
-    def __init__(self, folder: Path, device: torch.device):
-        self.model, self.device = load_model(folder).search_export().to(device), device
-
-    def score(self, batch: Batch) -> torch.Tensor:
-        """Calibrated probabilities, (N, T), on the CPU."""
-        if self.device.type == "cpu":
-            return self.model.score(batch)
-        with torch.autocast(self.device.type, torch.float16):
-            return self.model.score(batch.to(self.device)).float().cpu()
-
-
 def load_checked(
-    target: Target, deployment: Path, spec: SampleSpec, device: torch.device, tolerance: float
-) -> OnDevice:
-    """A model that has passed its parity probe, which also warms it up.
+    target: Target,
+    deployment: Path,
+    spec: SampleSpec,
+    device: torch.device,
+    tolerance: float,
+    states: UserStates | None = None,
+    half: bool = False,
+    found: Callable[[str], None] = lambda outcome: None,
+) -> ServedModel:
+    """A model's search export that has passed its parity probe, in the precision that measured fastest.
+
+    Args:
+        target: which model.
+        deployment: what a relative folder is below.
+        spec: what the service looks up.
+        device: where it computes.
+        tolerance: largest difference of a score, of the probe and of a lower precision.
+        states, half, found: what is kept of users (`ServedModel`).
 
     Raises:
         ServingError: the folder is not the one named, or its scores are not those on record.
         ModelError: the folder cannot be loaded.
     """
     folder = deployment / target.folder
-    if target.content_hash is not None and (found := content_hash(folder)) != target.content_hash:
-        raise ServingError(f"{folder} has content {found}, the routing names {target.content_hash}: export it again")
-    model = OnDevice(folder, device)
+    if target.content_hash is not None and (holds := content_hash(folder)) != target.content_hash:
+        raise ServingError(f"{folder} has content {holds}, the routing names {target.content_hash}: export it again")
+    model = ServedModel(load_model(folder).search_export(), device, states, half, found)
     probe.check(folder, model, spec, tolerance)
+    precision.choose(model, probe.probe_batch(spec), tolerance)
     return model
 
 
@@ -90,6 +89,12 @@ def load_ranker(
         return Catalogue.from_tables(spec, store.items(items["item_id"].to_pylist()), items, deployment.popularity)
 
     serving, telemetry = deployment.serving, Telemetry(multiprocess_folder)
+    states = UserStates(int(serving.user_state_mib * 2**20), telemetry.states_changed)
+
+    def load(target: Target) -> ServedModel:
+        kept = (states, serving.user_state_half, lambda outcome: telemetry.user_states.labels(outcome).inc())
+        return load_checked(target, deployment_folder, spec, device, serving.probe_tolerance, *kept)
+
     ranker = Ranker(
         deployment,
         Engine(
@@ -99,7 +104,7 @@ def load_ranker(
         ),
         Switch(
             Routing.of(deployment),
-            lambda target: load_checked(target, deployment_folder, spec, device, serving.probe_tolerance),
+            load,
             routing,
             serving.routing_poll_seconds,
             lambda outcome: telemetry.swaps.labels(outcome).inc(),

@@ -156,6 +156,7 @@ class Ranker:
             "items_age_seconds": round(self.snapshot.age_seconds, 1),
             "items_error": self.snapshot.error,
             "in_work": self._executor.in_work,
+            "compute": {version: model.state() for version, model in self.switch.current.models.items()},
             "exploration": self.deployment.serving.exploration.policy,
             "log": {"written": self._log.written, "dropped": self._log.dropped, "error": self._log.error},
         }
@@ -199,7 +200,7 @@ class Ranker:
     ) -> Answer:
         request_id = request.request_id or uuid.uuid4().hex
         item_ids, scores = ranking.item_ids[: request.top_k], ranking.scores[: request.top_k]
-        shown = [None if np.isnan(score) else float(score) for score in scores]
+        shown = [score if score == score else None for score in scores.tolist()]  # NaN is not itself
         seconds = time.monotonic() - received
         row = {
             "request_id": request_id,

@@ -21,7 +21,8 @@ from typing import Any
 
 import bentoml
 from pydantic import ValidationError
-from starlette.responses import JSONResponse
+from pydantic_core import to_json
+from starlette.responses import Response
 
 from serving.deployment import Examples
 from serving.guard import Guard
@@ -67,12 +68,12 @@ class RankingService:
     async def rank(self, request: RankRequest, /) -> Any:
         """Order `item_ids` for a user and a query; ids in, scores out, features are looked up."""
         answer = await self.ranker.rank(request)
-        return JSONResponse(answer.body, answer.status, answer.headers)
+        return _json(answer.body, answer.status, answer.headers)
 
     @bentoml.api(route="/rank_batch", output_spec=RankBatchResponse)
     async def rank_batch(self, batch: RankBatchRequest, /) -> Any:
         """Order several lists, one after the other; each answer has its own status."""
-        return JSONResponse({"answers": await self.ranker.rank_batch(batch.requests)})
+        return _json({"answers": await self.ranker.rank_batch(batch.requests)})
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
@@ -135,6 +136,10 @@ class RankingService:
     def stop(self) -> None:
         """Finish what was accepted and write the serving log."""
         self.ranker.close()
+
+
+def _json(body: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(to_json(body), status, headers, media_type="application/json")  # five times as fast as json.dumps
 
 
 def _api_key(environment: Mapping[str, str]) -> str | None:

@@ -50,9 +50,30 @@ class Telemetry:
         self.shadows = Counter(
             "uniscale_shadows_total", "Shadow scorings: scored, dropped or failed", ["outcome"], registry=registry
         )
+        self.user_states = Counter(
+            "uniscale_user_states_total",
+            "Requests whose user's behaviours were computed before (hit), but for new ones (extended), or not (miss)",
+            ["outcome"],
+            registry=registry,
+        )
+        self.evicted = Counter(
+            "uniscale_user_states_evicted_total", "Users' states dropped for room", registry=registry
+        )
+        self.states_kept = Gauge(
+            "uniscale_user_states_kept", "Users' states in memory", multiprocess_mode="livesum", registry=registry
+        )
+        self.state_bytes = Gauge(
+            "uniscale_user_states_bytes", "Memory of users' states", multiprocess_mode="livesum", registry=registry
+        )
         self.log_dropped = Counter(
             "uniscale_log_rows_dropped_total", "Serving-log rows dropped because the buffer was full", registry=registry
         )
+
+    def states_changed(self, size_bytes: int, states: int, evicted: int) -> None:
+        """What `serving.user_states.UserStates` holds now, and how many it has just dropped for room."""
+        self.state_bytes.set(size_bytes)
+        self.states_kept.set(states)
+        self.evicted.inc(evicted)
 
     def exposition(self) -> bytes:
         """All values in Prometheus' text format."""

@@ -174,6 +174,10 @@ class ServingConfig(Section):
     client_clock: bool = Field(
         description="accept `ts` of requests, which a simulation and a replay need; false where the users are real"
     )
+    user_state_mib: float = Field(
+        ge=0, description="memory a worker keeps of returning users' behaviours, where the model can; 0 for none"
+    )
+    user_state_half: bool = Field(description="keep them in float16: half the memory, a rounding in the scores")
     exploration: ExplorationConfig
     log_flush_seconds: float = Field(gt=0, description="longest time an answered request stays out of the serving log")
     smoke_requests: int = Field(ge=1)

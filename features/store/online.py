@@ -1,21 +1,17 @@
-"""The online side of the store: fresh behaviours pushed in, and the packed columns of all items read out."""
+"""The online side of the store: fresh behaviours pushed in."""
 
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from feast import FeatureStore
 from feast.data_source import PushMode
 
 from features.behaviours import ATTRIBUTES
 from features.sql import text
 from features.store.repository import open_online
-from features.store.retrieval import item_day_features
-from uniscale.artifacts import read_json
 from uniscale.errors import DataError
-from uniscale.logs import TIMESTAMP
 from uniscale.samples import SampleSpec
 
 STRINGS = ("item_id", *ATTRIBUTES, "type")
@@ -46,28 +42,6 @@ def push_behaviours(features: Path, events: pa.Table, store: FeatureStore | None
     merged = _merged(old, fresh, SampleSpec.load(features).max_behaviours)
     store.push("behaviours", merged.to_pandas(), to=PushMode.ONLINE)
     return len(merged)
-
-
-def latest_items(features: Path) -> pa.Table:
-    """Every item as of the online store's instant, in one packed table for a snapshot in memory.
-
-    Returns:
-        index (int32, from 1), item_id, content and text (list<float32>, empty where the dataset has none), and the raw
-        item columns of `features.store.retrieval.item_day_features`, ordered by index.
-    """
-    items = pq.read_table(Path(features) / "items.parquet")
-    as_of = pa.scalar(read_json(Path(features) / "report.json")["as_of"]).cast(TIMESTAMP)
-    rows = pa.table(
-        {
-            "row_id": items["index"].cast(pa.int64()),
-            "item_id": items["item_id"],
-            "ts": pa.repeat(as_of, len(items)),
-        }
-    )
-    columns = item_day_features(features, rows).drop_columns(["row_id"])
-    for name in columns.column_names:
-        items = items.append_column(name, columns[name])
-    return items
 
 
 def _with_attributes(features: Path, events: pa.Table) -> pa.Table:

@@ -8,7 +8,6 @@ from datetime import date, timedelta
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import typeguard
@@ -289,17 +288,45 @@ def test_fresh_behaviours_take_their_place_in_time_online(features, config, tmp_
         push_behaviours(folder, fresh.set_column(1, "item_id", pa.array(["nothing"] * 3)), store)
 
 
-def test_latest_items_are_the_whole_snapshot(features):
-    from features.store.online import latest_items
+@pytest.fixture(scope="module")
+def online(features):
+    from serving.online_features import OnlineFeatures
 
-    items, stored = latest_items(features), pq.read_table(features / "items.parquet")
-    spec = SampleSpec.load(features)
-    assert items.select(stored.column_names).equals(stored)
-    assert items["index"].to_pylist() == list(range(1, 31))
+    return OnlineFeatures(features, SampleSpec.load(features))
+
+
+def test_the_service_reads_every_item_in_the_order_given(features, online):
+    """Raw columns of all candidate features, as the point-in-time retrieval gives them at the store's instant."""
+    from features.store.retrieval import item_day_features
+
+    spec, stored = SampleSpec.load(features), pq.read_table(features / "items.parquet")
+    ids = stored["item_id"].to_pylist()[::-1]
+    items = online.items(ids)
+    assert items["item_id"].to_pylist() == ids and stored["index"].to_pylist() == list(range(1, 31))
     raw = {f.name for f in spec.select("candidate")} - {"item_hash"}
     assert raw <= set(items.column_names)
-    assert pc.list_value_length(items["content"]).unique().to_pylist() == [spec.content_dim] == [4]
-    assert pc.list_value_length(items["text"]).unique().to_pylist() == [spec.text_dim] == [8]
+    as_of = pa.scalar(read_json(features / "report.json")["as_of"]).cast(TIMESTAMP)
+    rows = pa.table({"row_id": range(30), "item_id": ids, "ts": pa.repeat(as_of, 30)})
+    offline = item_day_features(features, rows)
+    clicks = sorted(name for name in raw if name.startswith("item_clicks"))
+    assert clicks and all(
+        [value or 0.0 for value in items[name].to_pylist()] == offline[name].to_pylist() for name in clicks
+    )
+
+
+@pytest.mark.parametrize("query", ["red shoe", "a new query", None])
+def test_a_local_store_gives_what_feasts_own_look_up_gives(online, monkeypatch, query):
+    for user in ("u1", "u2", "u3", "nobody"):
+        direct = online.read(user, query)
+        with monkeypatch.context() as patched:
+            patched.setattr(online, "_local", None)
+            stock = online.read(user, query)
+        assert (direct.values, direct.behaviour_items) == (stock.values, stock.behaviour_items)
+        assert direct.behaviour_ts.tolist() == stock.behaviour_ts.tolist()
+        assert {name: ids.tolist() for name, ids in direct.behaviours.items()} == {
+            name: ids.tolist() for name, ids in stock.behaviours.items()
+        }
+    assert online.read("nobody", query).behaviour_items == []
 
 
 def test_the_encoder_has_seen_no_text_of_the_test_days(features, config):

@@ -14,6 +14,7 @@ from models.zoo import build_model
 from serving.engine import Ask, Engine, popular
 from serving.inputs import UserInputs, context_id
 from serving.items import Catalogue, Snapshot
+from serving.served_model import ServedModel
 from tests.sample_folder import SPEC, write_samples
 from tests.serving.raw import DEVICES, items_raw, user_raw
 from uniscale.config import load_config
@@ -69,7 +70,7 @@ def engine(samples, table):
 
 @pytest.fixture(scope="module")
 def rank(engine, models):
-    return lambda name, *request: engine.rank(models[name], engine.prepare(*request))
+    return lambda name, *request: engine.rank(ServedModel(models[name]), engine.prepare(*request))
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,14 @@ def test_behaviours_at_or_after_the_request_are_not_seen(engine, table, catalogu
     assert len(
         engine.rows(later, UserInputs(SPEC)(raw), catalogue, catalogue.places(later.item_ids)).behaviour_ts
     ) == len(row["behaviour_ts"])
+
+
+def test_the_history_of_a_request_has_a_row_for_each_behaviour_that_the_model_sees(engine, table, catalogue):
+    row = max(table.to_pylist(), key=lambda row: len(row["behaviour_ts"]))
+    prepared = engine.prepare(ask_of(row), UserInputs(SPEC)(user_raw(row)), catalogue)
+    seen = int(prepared.batch.behaviour_mask.sum())
+    assert prepared.history.user_id == row["user_id"]
+    assert len(prepared.history.events) == len(np.unique(prepared.history.events, axis=0)) == seen >= 3
 
 
 def test_features_hash_tells_inputs_apart(rank, table, catalogue):

@@ -136,7 +136,7 @@ def test_shadows_are_scored_and_logged_but_never_shown(engine, tmp_path):  # noq
 
 
 class Failing:
-    def score(self, batch):
+    def score(self, batch, history=None):
         raise ZeroDivisionError("a defect of the shadow")
 
 

@@ -14,7 +14,8 @@ def test_float16_on_cuda_keeps_scores_and_order(tmp_path):
     from models.checkpoint import save_model
     from models.rows import ItemVectors, rows_from_arrow
     from models.zoo import build_model
-    from serving.loader import OnDevice
+    from serving.loader import load_checked
+    from serving.routing import Target
     from tests.sample_folder import SPEC, write_samples
     from uniscale.config import load_config
 
@@ -26,7 +27,11 @@ def test_float16_on_cuda_keeps_scores_and_order(tmp_path):
     model.fit(rows_from_arrow(table, SPEC))
     save_model(model, tmp_path / "model", seed=1)
     batch = collate(table, SPEC, ItemVectors.load(samples, SPEC))
-    cpu = OnDevice(tmp_path / "model", torch.device("cpu")).score(batch)[:, 0].numpy()
-    cuda = OnDevice(tmp_path / "model", torch.device("cuda")).score(batch)[:, 0].numpy()
+    on = {
+        name: load_checked(Target(version="1", folder="model"), tmp_path, SPEC, torch.device(name), 2e-3)
+        for name in ("cpu", "cuda")
+    }
+    on["cuda"].precision = torch.float16
+    cpu, cuda = (on[name].score(batch)[:, 0].numpy() for name in ("cpu", "cuda"))
     np.testing.assert_allclose(cuda, cpu, atol=5e-3)
     assert np.corrcoef(np.argsort(np.argsort(cpu)), np.argsort(np.argsort(cuda)))[0, 1] > 0.999

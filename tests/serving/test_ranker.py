@@ -20,6 +20,7 @@ from serving.log_writer import LogWriter
 from serving.ranker import Ranker
 from serving.routing import Routing, Target
 from serving.schemas import RankRequest
+from serving.served_model import ServedModel
 from serving.switch import Switch
 from serving.telemetry import Telemetry
 from tests.sample_folder import SPEC, write_samples
@@ -57,7 +58,7 @@ class NoText:
 def engine(tmp_path_factory):
     torch.set_num_threads(1)
     samples = write_samples(tmp_path_factory.mktemp("samples"), requests_per_day=3, days=4)
-    models = {version: build_model("dlrm_mlp", SPEC, CONFIG.model, seed=int(version)).eval() for version in "12"}
+    models = {version: ServedModel(build_model("dlrm_mlp", SPEC, CONFIG.model, seed=int(version))) for version in "12"}
     return Engine(SPEC, ItemVectors.load(samples, SPEC), NoText()), models, samples
 
 

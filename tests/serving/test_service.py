@@ -49,11 +49,12 @@ def test_served_scores_are_those_of_the_exported_models_offline(live):
     from serving.engine import Ask, Engine
     from serving.inputs import UserInputs
     from serving.items import Catalogue
+    from serving.served_model import ServedModel
     from uniscale.samples import SampleSpec
 
     features, deployment = live.folder / "features", live.folder / "deployment"
     spec = SampleSpec.load(features)
-    models = {version: load_model(deployment / "models" / version) for version in ("1", "2")}
+    models = {version: ServedModel(load_model(deployment / "models" / version)) for version in ("1", "2")}
     engine = Engine(spec, ItemVectors.load(features, spec), TextEncoder.load(features / "text_encoder"))
 
     users, queries = [f"u{number}" for number in range(20)], ["red shoe", "lamp", "blue chair", "a new query"]

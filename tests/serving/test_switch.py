@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from models.checkpoint import save_model
+from models.checkpoint import load_model, save_model
 from models.zoo import build_model
 from serving import probe
 from serving.export import export
@@ -21,6 +21,7 @@ from serving.follow import point_at_champion
 from serving.loader import load_checked
 from serving.routing import Routing, Target, Variant
 from serving.schemas import RankRequest
+from serving.served_model import ServedModel
 from serving.switch import Switch
 from tests.sample_folder import SPEC
 from tests.serving.test_ranker import CONFIG, engine, make_ranker  # noqa: F401
@@ -206,7 +207,7 @@ def test_exports_are_held_to_their_record_and_registry_folders_to_themselves(exp
     recorded = read_json(exports / "models" / "1" / "probe.json")
     assert 0 < np.abs(np.subtract(recorded["scores"], recorded["float32"])).max() <= TOLERANCE
     with pytest.raises(ServingError, match="on record"):
-        probe.check(exports / "models" / "1", full.__class__(exports / "full-2", torch.device("cpu")), SPEC, TOLERANCE)
+        probe.check(exports / "models" / "1", ServedModel(load_model(exports / "full-2")), SPEC, TOLERANCE)
 
 
 def test_the_probe_is_the_same_everywhere():

@@ -1,0 +1,81 @@
+"""A loaded model as it answers: in the precision that measured fastest here, and with what it keeps of its users.
+
+Weights are float16 on disk and float32 in memory; the precision is that of the arithmetic (`serving.precision`). A
+OneTrans computes a returning user's behaviours from where the last request left them, exactly as from the start
+(`models.onetrans_cache`); other models have nothing to keep, as their behaviours meet the request before they meet
+each other.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from models.batches import Batch
+from models.onetrans import OneTrans
+from models.onetrans_cache import OneTransCache
+from models.ranking import RankingModel
+from serving.user_states import History, UserStates
+
+HIT, EXTENDED, MISS = "hit", "extended", "miss"  # what a request found of its user
+
+
+class ServedModel:
+    """Scores batches by one model on one device; thread-safe.
+
+    Args:
+        model: moved to the device and set to evaluation.
+        device: where it computes.
+        states: shared by all models of a worker; None keeps nothing of users.
+        half: keep states in float16.
+        found: told `HIT`, `EXTENDED` or `MISS` of each request that a state could have served.
+    """
+
+    def __init__(
+        self,
+        model: RankingModel,
+        device: torch.device | None = None,
+        states: UserStates | None = None,
+        half: bool = False,
+        found: Callable[[str], None] = lambda outcome: None,
+    ):
+        self.device, self.precision = device or torch.device("cpu"), torch.float32
+        self.measured: dict[str, float] = {}  # precision: milliseconds, where it was measured
+        self.model = model.to(self.device).eval()
+        network = model.network
+        cacheable = states is not None and isinstance(network, OneTrans) and network.causal
+        self.cache = OneTransCache(model, half) if cacheable else None
+        # Not the model itself: the states that it leaves behind would keep it in memory after it was replaced.
+        self._states, self._found, self._key = states, found, object()
+
+    def score(self, batch: Batch, history: History | None = None) -> torch.Tensor:
+        """Calibrated probabilities, (N, T), on the CPU; `history` of a batch of one request lets its state be kept."""
+        with self._arithmetic():
+            batch = batch if self.device.type == "cpu" else batch.to(self.device)
+            if history is None or self.cache is None:
+                return self.model.score(batch).float().cpu()
+            return self._returning(batch, history).float().cpu()
+
+    def state(self) -> dict[str, Any]:
+        """For the health page."""
+        name = str(self.precision).removeprefix("torch.")
+        return {"device": self.device.type, "precision": name, "milliseconds": self.measured}
+
+    def _returning(self, batch: Batch, history: History) -> torch.Tensor:
+        assert self.cache is not None and self._states is not None
+        key = (self._key, history.user_id)
+        kept = self._states.get(key)
+        new = history.new_since(kept[0], self.cache.network.sequence.most_events) if kept is not None else None
+        self._found(MISS if new is None else EXTENDED if new else HIT)
+        if kept is None or new is None:
+            scores, state = self.cache.score(batch)
+        else:
+            scores, state = self.cache.score(batch, kept[1], new)
+        if new != 0:
+            self._states.put(key, (history.events, state), state.size_bytes + history.events.nbytes)
+        return scores
+
+    def _arithmetic(self) -> Any:
+        lower = self.precision is not torch.float32
+        return torch.autocast(self.device.type, self.precision) if lower else nullcontext()
