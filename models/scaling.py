@@ -15,7 +15,7 @@ import numpy as np
 
 from models.compare import Data, System, judge_system, train_system
 from models.curves import page
-from uniscale.artifacts import atomic_folder, read_json, write_json
+from models.views import training_days, write_view
 from uniscale.config import Config, nearest, override
 from uniscale.errors import ConfigError
 from uniscale.samples import SampleSpec
@@ -65,20 +65,12 @@ def view(samples: Path, axis: Axis, value: float, out: Path) -> Path:
     """A samples folder that shares another's rows, with fewer behaviours or with its newest training days alone."""
     if axis not in ("length", "data"):
         return samples
-    manifest = read_json(samples / "manifest.json")
-    first, last = manifest["splits"]["train"]
-    days = sorted(path.name.removeprefix("day=") for path in (samples / "rows").glob("day=*"))
-    days = [day for day in days if first <= day <= last]
+    days = training_days(samples)
     kept = days[-max(1, round(value * len(days))) :] if axis == "data" else days
     target = out / "views" / f"{samples.parent.name}-{samples.name}-{axis}-{value:g}"
     if not target.exists():
         spec = SampleSpec.load(samples)
-        with atomic_folder(target) as scratch:
-            for name in ("rows", "items.parquet"):
-                (scratch / name).symlink_to((samples / name).resolve())
-            (replace(spec, max_behaviours=int(value)) if axis == "length" else spec).save(scratch)
-            splits = {**manifest["splits"], "train": [kept[0], last]}
-            write_json(scratch / "manifest.json", {**manifest, "splits": splits})
+        write_view(samples, kept[0], replace(spec, max_behaviours=int(value)) if axis == "length" else spec, target)
     return target
 
 

@@ -25,6 +25,7 @@ from uniscale.sections import (
     GateConfig,
     IngestConfig,
     NotifyConfig,
+    RetrainingConfig,
     SamplesConfig,
     Section,
     ServingConfig,
@@ -51,7 +52,13 @@ class Config(Section):
     serving: ServingConfig
     experiment: ExperimentConfig
     drift: DriftConfig
+    retraining: RetrainingConfig
     notify: NotifyConfig
+
+    @property
+    def registered_model(self) -> str:
+        """Name of the model in the registry."""
+        return self.data.registered_model or f"ranker-{self.data.source}"
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
