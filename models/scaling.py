@@ -188,7 +188,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         cells = [f"{point['value']:g}", *(f"{point[cost]:,.0f}" for cost in costs), gains]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"ΔGAUC of {found['system']} over {found['base']}; fits of E · X^α after the log transformation:", ""]
-    return "\n".join([*lines, *(f"- X = {cost}: {_said(fit)}" for cost, fit in found["fits"].items()), ""])
+    return "\n".join([*lines, *(f"- X = {cost}: {said_of(fit)}" for cost, fit in found["fits"].items()), ""])
 
 
 def plots(found: Mapping[str, Any]) -> str:
@@ -201,11 +201,12 @@ def plots(found: Mapping[str, Any]) -> str:
             ends = sorted({x for x, _ in series["measured"]})
             line = [(x, math.log10(fit["E"]) + fit["alpha"] * x) for x in (ends[0], ends[-1])]
             series[f"{fit['E']:.3g} · X^{fit['alpha']:.3g}"] = line
-        charts.append((f"log10 ΔGAUC over {found['base']}: {_said(fit)}", f"log10 {cost}", series))
+        charts.append((f"log10 ΔGAUC over {found['base']}: {said_of(fit)}", f"log10 {cost}", series))
     return page(f"{found['system']}: {found['axis']}", charts)
 
 
-def _said(fit: Mapping[str, Any]) -> str:
+def said_of(fit: Mapping[str, Any]) -> str:
+    """A fit in words."""
     if "reason" in fit:
         return f"no fit: {fit['reason']}"
     (low, high), (least, most) = fit["alpha_interval"], fit["E_interval"]

@@ -1,13 +1,13 @@
 """The trials of a sweep, one system each, so that they can run side by side; and their table with a fit over sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from models.compare import Data, System, over_seeds, result_of
 from models.compare_page import markdown, page
 from models.evaluate import evaluate
-from models.scaling import power_law
+from models.scaling import power_law, said_of
 from models.train import train, work_folder
 from uniscale.artifacts import read_json, write_json
 from uniscale.config import Config, override
@@ -33,9 +33,9 @@ def trial(config: Config, data: Data, text: str, base: Path | None, out: Path, w
     """
     system, out = System.parse(text), Path(out)
     chosen = override(config, system.settings)
-    checkpoints = work_folder(Path(work), chosen, data.samples, system.model, system.subset)
     record: dict[str, Any] = {"system": text, "seed": config.seed, "refused": None, "result": None}
     try:
+        checkpoints = work_folder(Path(work), chosen, data.samples, system.model, system.subset)
         train(chosen, data.samples, out / "model", system.model, system.subset, checkpoints)
         of_base = base / "model" if base else None
         evaluate(chosen, data.samples, out / "model", of_base, out / "evaluation", data.truth)
@@ -74,6 +74,24 @@ def tabulate(trials: Sequence[Path], confidence: float, out: Path) -> dict[str, 
     (Path(out) / "comparison.md").write_text(markdown(found))
     (Path(out) / "comparison.html").write_text(page(found, f"Sweep against {found['base']}"))
     return found
+
+
+def tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """The comparison and its fits as titled tables for people."""
+    gauc = next(name for name in found["systems"][0]["measures"] if name.endswith(".gauc"))
+    rows = []
+    for system in found["systems"]:
+        gain = system["differences"].get(gauc)
+        said = f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]" if gain else "base"
+        value = system["measures"][gauc]["mean"]
+        costs = [f"{system['parameters']['dense']:,}", f"{system['forward_flops_per_sample']:,}"]
+        rows.append([system["label"], *costs, "" if value is None else f"{value:.4f}", said])
+    rows += [[label, "", "", "", f"not run: {why}"] for label, why in found["not_run"].items()]
+    fits = [[f"X = {cost}", said_of(fit)] for cost, fit in found["fits"].items()]
+    return [
+        (f"Against {found['base']}", ["system", "dense parameters", "FLOPs a sample", gauc, "difference"], rows),
+        *([("Gain in GAUC as E · X^α", ["", ""], fits)] if fits else []),
+    ]
 
 
 def _fits(systems: Sequence[dict[str, Any]], confidence: float, seed: int) -> dict[str, Any]:
