@@ -36,6 +36,9 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Do not resume a run that was cut off.")] = False,
     pipeline: Pipeline = "training",
     parameters: Parameters = None,
+    data_version: Annotated[
+        str | None, typer.Option(help="Version of --input: a commit, tag, branch, or digits of its DVC hash.")
+    ] = None,
 ) -> None:
     """Run the whole chain on this machine: logs, features, samples, training, gate, service, monitoring.
 
@@ -43,6 +46,8 @@ def run(
     the candidate was promoted, with 3 when it was rejected; pipelines without a candidate end with 0.
     """
     screen = console()
+    if data_version is not None:
+        input = _pinned(input, data_version, runs)
     chosen = load(
         config,
         settings,
@@ -58,6 +63,16 @@ def run(
     outcome = run_locally(chosen, runs, screen.print, fresh=fresh, pipeline=pipeline, parameters=given)
     print_summary(outcome.folder, screen)
     raise typer.Exit(3 if outcome.promoted is False else 0)
+
+
+def _pinned(input: Path | None, version: str, runs: Path) -> Path:
+    """The named version of the input, brought back below the folder of runs."""
+    from uniscale.dataset import find_version, pin
+    from uniscale.errors import ConfigError
+
+    if input is None:
+        raise ConfigError(f"--data-version {version} is a version of --input: give the path that DVC tracks")
+    return pin(input, find_version(input, version), runs / "data")
 
 
 def show(
