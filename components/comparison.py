@@ -28,7 +28,7 @@ def comparison(
     """
     from pathlib import Path
 
-    from models.trials import tabulate, tables
+    from models.trials import tables, tabulate
     from uniscale.config import config_from_sections
     from uniscale.run_report import write_report
 

@@ -41,7 +41,10 @@ def retrain(
     from uniscale.config import config_from_sections
     from uniscale.registry import Registry
 
-    rules, drift = config_from_sections(seed, retraining=policy).retraining, read_json(Path(drifted.path) / "drift.json")
+    rules, drift = (
+        config_from_sections(seed, retraining=policy).retraining,
+        read_json(Path(drifted.path) / "drift.json"),
+    )
     keep(drift, Path(history))
     asked, late = bool(running(ExperimentBook(Path(book)))), bool(drift["late_labels"])
     store, today = Registry(registry, name), datetime.now(UTC).date()

@@ -24,7 +24,7 @@ def days_between(logs: Path, first: str, last: str) -> list[str]:
         DataError: there is none.
     """
     days = days_of(logs)
-    first, last = first or days[-1:] and days[-1], last or days[-1:] and days[-1]
+    first, last = first or (days[-1:] and days[-1]), last or (days[-1:] and days[-1])
     found = [day for day in days if first <= day <= last]
     if not found:
         has = f"{days[0]} to {days[-1]}" if days else "none"
@@ -58,7 +58,9 @@ def extend(logs: Path, later: Path, out: Path) -> None:
         raise DataError(f"{later}/description.json differs from that of {logs}: only logs of one source go together")
     common = sorted(set(days_of(logs)) & set(days_of(later)))
     if common:
-        raise DataError(f"{logs} and {later} both have requests on {', '.join(common[:5])}: a day comes from one of them")
+        raise DataError(
+            f"{logs} and {later} both have requests on {', '.join(common[:5])}: a day comes from one of them"
+        )
     with atomic_folder(Path(out)) as folder:
         _copy(logs, folder)
         for name, table in TABLES.items():

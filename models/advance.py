@@ -1,4 +1,4 @@
-"""Continuous training: a model taken forward over the days that it has not seen, each batch predicted before it is learned.
+"""Continuous training: a model goes on over the days that it has not seen, each batch predicted before it is learned.
 
 The pass is OneTrans' next-batch protocol (4.1.2, `models.next_batch`): its measures are those of a model that meets
 every row before its label. Weights and statistics of the inputs go on; the optimisers start anew every time, so

@@ -33,7 +33,9 @@ def fill(measured: Sequence[Path], drifted: Sequence[Path], history: Path) -> Fi
         drift = read_json(Path(comparison) / "drift.json")
         measures = read_json(Path(evaluation) / "measures.json")["measures"]
         keep(drift, history)
-        shown = {key: value for key, value in measures.items() if key.count(".") == 1 and key.partition(".")[2] in SHOWN}
+        shown = {
+            key: value for key, value in measures.items() if key.count(".") == 1 and key.partition(".")[2] in SHOWN
+        }
         window = drift["windows"]["current"]
         days.append({"window": window, "verdict": drift["verdict"], "drifted": drift["drifted"], "measures": shown})
     days.sort(key=lambda day: day["window"][1])

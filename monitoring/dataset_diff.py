@@ -99,7 +99,9 @@ def _files(folder: Path, name: str) -> str | None:
         if TABLES[name].required:
             raise DataError(f"{folder} has no table {name}: give the folder of a log in the contract")
         return None
-    return f"read_parquet('{str(pattern).replace(chr(39), chr(39) * 2)}', union_by_name = true, hive_partitioning = false)"
+    return (
+        f"read_parquet('{str(pattern).replace(chr(39), chr(39) * 2)}', union_by_name = true, hive_partitioning = false)"
+    )
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, files: str | None) -> dict[str, str]:
@@ -133,14 +135,18 @@ def _drift(
     if not number and kind != "VARCHAR":
         return None
     samples = [
-        connection.execute(f'SELECT "{column}" FROM {of} USING SAMPLE {SAMPLE} ROWS (reservoir, 7)').fetchnumpy()[column]
+        connection.execute(f'SELECT "{column}" FROM {of} USING SAMPLE {SAMPLE} ROWS (reservoir, 7)').fetchnumpy()[
+            column
+        ]
         for of in files
     ]
     if number:
         values = [np.ma.filled(np.ma.asarray(s, dtype=np.float64), np.nan) for s in samples]
         buckets = Buckets.of_numbers(values[0])
     else:
-        values = [hash_many(None if x is None or x is np.ma.masked else str(x) for x in np.ma.asarray(s)) for s in samples]
+        values = [
+            hash_many(None if x is None or x is np.ma.masked else str(x) for x in np.ma.asarray(s)) for s in samples
+        ]
         buckets = Buckets.of_ids(*values, top)
     found = score(*(buckets.counts(one) for one in values))
     if found is None:

@@ -1,4 +1,4 @@
-"""A look at running experiments: each is analysed since its last change of weights and rolled back where that says so."""
+"""A look at running experiments: each is analysed since its last change of weights, and rolled back if that says so."""
 
 from datetime import datetime
 from pathlib import Path

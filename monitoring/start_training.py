@@ -1,4 +1,4 @@
-"""Starts the training that the retraining policy asks for: its logs kept under a name, its configuration beside them."""
+"""Starts the training that the retraining policy asks for: its logs are kept, its configuration beside them."""
 
 import json
 import shutil

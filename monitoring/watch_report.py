@@ -30,7 +30,11 @@ def tables(seen: Mapping[str, Any]) -> list[Table]:
         (
             f"Drift, {first} to {last}",
             ["", ""],
-            [["verdict", drift["verdict"]], ["why", drift["reason"]], *(["noticed", one] for one in drift["drifted"][:5])],
+            [
+                ["verdict", drift["verdict"]],
+                ["why", drift["reason"]],
+                *(["noticed", one] for one in drift["drifted"][:5]),
+            ],
         ),
         ("Served against recomputed features", ["", ""], [["requests that differ", share]]),
         ("Running experiments", ["experiment", "verdict", "why"], experiments or [["none", "", ""]]),

@@ -26,8 +26,8 @@ def mermaid(package: Path) -> str:
     """Mermaid's text for IR YAML.
 
     A solid arrow is an artifact, a value, or an order that was asked for; one that a chain of others implies is left
-    out. Dotted ones are conditions, and the exit handler's. Branches that end with the same steps share them. A box holds
-    the steps that run for each of several values.
+    out. Dotted ones are conditions, and the exit handler's. Branches that end with the same steps share them. A box
+    holds the steps that run for each of several values.
     """
     ir = next(yaml.safe_load_all(Path(package).read_text()))
     arrows = dict.fromkeys(_arrows(ir["root"], ir["components"], {}, None))  # a set that keeps its order

@@ -103,9 +103,9 @@ def monitoring_pipeline(defaults: Config, profile: Profile | None = None) -> Any
             clean = ingest_step(seed=seed, rules=ingest, raw=raw).outputs["clean"]
             _, rows = build(Sections(seed, features, samples, spark), clean)
             resolved = resolve_step(**model, requested=champion_version).set_caching_options(False).after(ready)
-            scored = score_step(
-                seed=seed, gate=gate, train=train, **model, version=resolved.output, rows=rows
-            ).outputs["measured"]
+            scored = score_step(seed=seed, gate=gate, train=train, **model, version=resolved.output, rows=rows).outputs[
+                "measured"
+            ]
             drifted = drift_step(seed=seed, settings=drift, rows=rows, measured=scored).outputs["report"]
             compared = skew_step(serving_log=serving_log, offline=offline).set_caching_options(False).after(ready)
             asked = retrain_step(

@@ -51,7 +51,15 @@ def sweep_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
         with dsl.ExitHandler(finish, name="run"):
             raw, clean = read_logs(defaults, profile, seed, data, simulation, ingest, input_hash)
             _, rows = build(Sections(seed, features, samples, spark), clean)
-            shared = {"seed": seed, "model": model, "train": train, "gate": gate, "work": work, "raw": raw, "rows": rows}
+            shared = {
+                "seed": seed,
+                "model": model,
+                "train": train,
+                "gate": gate,
+                "work": work,
+                "raw": raw,
+                "rows": rows,
+            }
             against = base_step(**shared, system=base).outputs["tried"]
             with dsl.ParallelFor(systems, name="system", parallelism=SIDE_BY_SIDE if profile else 1) as system:
                 tried = trial_step(**shared, system=system, against=against)

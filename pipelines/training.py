@@ -32,7 +32,19 @@ from uniscale.profile import Profile
 
 NAME = "uniscale-training"
 CONTINUOUS = "uniscale-continuous"
-AFTER = ("evaluate", "drift", "cost", "gate", "promote", "reject", "package", "smoke", "experiment", "summary", "finish")
+AFTER = (
+    "evaluate",
+    "drift",
+    "cost",
+    "gate",
+    "promote",
+    "reject",
+    "package",
+    "smoke",
+    "experiment",
+    "summary",
+    "finish",
+)
 # In the order in which a reader thinks of them; of promote and reject one runs.
 STEPS = (*READ, "lineage", *BUILD, "resolve", "champion", "seat", "train", *AFTER)
 CONTINUOUS_STEPS = tuple("advance" if step == "train" else step for step in STEPS)

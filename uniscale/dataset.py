@@ -1,6 +1,6 @@
-"""Versions of a dataset as DVC and git know them: which one a run reads, which there were, and one brought back by name.
+"""Versions of a dataset as DVC and git know them: which one a run reads, which there were, one brought back by name.
 
-What is recorded is read from DVC's and git's own files, so that no step needs DVC; only bringing back a version runs it.
+What is recorded is read from DVC's and git's own files, so that no step needs DVC; only bringing one back runs it.
 """
 
 import subprocess
@@ -59,7 +59,9 @@ def versions(path: Path) -> list[DataVersion]:
     path = Path(path).resolve()
     record = next(_records(path), None)
     if record is None:
-        raise DataError(f"{path} is not tracked by DVC: `dvc add` it, or make it by a stage of dvc.yaml, and commit that")
+        raise DataError(
+            f"{path} is not tracked by DVC: `dvc add` it, or make it by a stage of dvc.yaml, and commit that"
+        )
     # %x1f between fields: no message holds it
     asked = _git(record.parent, "log", "--format=%H%x1f%cI%x1f%an%x1f%s", "--", record.name)
     if not asked:
@@ -118,7 +120,7 @@ def pin(path: Path, version: DataVersion, out: Path) -> Path:
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise DataError(
-                f"version {version.name} of {path} is on record and its content cannot be had: {' '.join(said)[-400:]}; "
+                f"version {version.name} of {path} is on record, its content cannot be had: {' '.join(said)[-400:]}; "
                 "`dvc push` it where it was made, and `dvc remote add` that remote here"
             )
         kept = {"outs": [{"md5": version.hash, "path": path.name}], "meta": {"revision": version.revision}}

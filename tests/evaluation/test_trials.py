@@ -40,7 +40,7 @@ def test_sizes_of_one_model_get_a_fit_or_the_reason_for_none(tried):
 
 
 def test_a_system_that_cannot_be_trained_is_said_and_a_base_that_cannot_ends_the_sweep(tried, tmp_path):
-    root, data, found = tried
+    _, data, found = tried
     assert "sparse_start" in found["not_run"][REFUSED]
     assert tables(found)[0][2][-1][0] == REFUSED
     with pytest.raises(ModelError, match="sparse_start"):

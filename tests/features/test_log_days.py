@@ -52,7 +52,9 @@ def test_a_user_that_both_know_is_the_later_one(logs, tmp_path):
     users = pq.read_table(later / "users.parquet").to_pydict()
     first, users["gender"][0] = users["user_id"][0], "changed"
     kept = {name: values[:1] for name, values in users.items()}
-    pq.write_table(pq.read_table(later / "users.parquet").schema.empty_table().from_pydict(kept), later / "users.parquet")
+    pq.write_table(
+        pq.read_table(later / "users.parquet").schema.empty_table().from_pydict(kept), later / "users.parquet"
+    )
     extend(tmp_path / "then", later, tmp_path / "again")
     found = pq.read_table(tmp_path / "again" / "users.parquet").to_pydict()
     of = dict(zip(found["user_id"], found["gender"], strict=True))

@@ -17,7 +17,9 @@ WHO = ["-c", "user.name=ann", "-c", "user.email=a@b"]
 
 
 def git(folder, *arguments):
-    return subprocess.run(["git", *WHO, "-C", str(folder), *arguments], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", *WHO, "-C", str(folder), *arguments], check=True, capture_output=True, text=True
+    ).stdout
 
 
 def dvc(folder, *arguments):
@@ -26,7 +28,7 @@ def dvc(folder, *arguments):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """Two versions of a log folder, the first one tagged, and a commit that changes neither; hashes of their contents."""
+    """Two versions of a log folder, tagged, and a commit that changes neither; hashes of their contents."""
     root = tmp_path_factory.mktemp("repository")
     git(root, "init", "-q")
     dvc(root, "init", "--quiet")
@@ -87,7 +89,11 @@ def test_what_changed_is_told(repository, tmp_path):
     was, now = found["label_rates"]["click"]
     assert 0 < now < 0.7 * was
     drifted = {(row["table"], row["column"]) for row in found["drift"]}
-    assert ("items", "price") in drifted and not drifted & {("items", "title"), ("users", "gender"), ("items", "rating")}
+    assert ("items", "price") in drifted and not drifted & {
+        ("items", "title"),
+        ("users", "gender"),
+        ("items", "rating"),
+    }
     assert found["description"] == {}
     page = CliRunner().invoke(app, ["data", "diff", str(root / "logs"), "v1", "v2", "--out", str(tmp_path)]).stdout
     assert "items.price" in page and "Positive events an exposure" in page

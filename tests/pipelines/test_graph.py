@@ -6,8 +6,8 @@ import pytest
 from kfp import compiler, dsl
 
 from components.image import step
-from pipelines.graph import mermaid, redraw
 from pipelines.catalogue import PIPELINES
+from pipelines.graph import mermaid, redraw
 
 ROOT = Path(__file__).resolve().parents[2]
 

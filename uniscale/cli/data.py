@@ -1,4 +1,4 @@
-"""Verbs about data before a run: is a log folder fit to be trained on, which versions of it were there, what changed."""
+"""Verbs about data before a run: is a log folder fit to be trained on, which versions were there, what changed."""
 
 import contextlib
 import json

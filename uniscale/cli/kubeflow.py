@@ -12,7 +12,8 @@ Host = Annotated[str, typer.Option(envvar="KFP_HOST", help="URL of the Kubeflow 
 Token = Annotated[str | None, typer.Option(envvar="KFP_TOKEN", help="Bearer token, if the API asks for one.")]
 Namespace = Annotated[str | None, typer.Option(envvar="KFP_NAMESPACE", help="Of a Kubeflow with several users.")]
 ProfileName = Annotated[
-    str, typer.Option("--profile", envvar="UNISCALE_PROFILE", help="A file of profiles/ by its name, or one of your own.")
+    str,
+    typer.Option("--profile", envvar="UNISCALE_PROFILE", help="A file of profiles/ by its name, or one of your own."),
 ]
 Experiment = Annotated[str, typer.Option(help="Kubeflow experiment to file runs under.")]
 Schedule = Annotated[str, typer.Argument(help="Its name or id.")]
