@@ -105,3 +105,12 @@ def test_a_model_that_says_no_days_or_reads_other_features_is_refused(samples, c
     write_view(samples, training_days(samples)[0], replace(spec, features=spec.features[1:]), tmp_path / "less")
     with pytest.raises(ModelError, match="reads other features"):
         advance(CONFIG, tmp_path / "less", champion, tmp_path / "m", tmp_path / "w")
+
+
+def test_the_step_is_the_function(samples, champion, advanced, tmp_path):
+    from uniscale.cli.steps import call
+
+    folders = {"rows": samples, "champion": champion, "model": tmp_path / "model"}
+    call("advance", seed=CONFIG.seed, settings=CONFIG.train, work=str(tmp_path / "work"), **folders)
+    weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+    assert weights == (advanced[0] / "model.safetensors").read_bytes()
