@@ -27,6 +27,6 @@ def backfilled(
     from monitoring.backfill import fill
     from uniscale.run_report import write_report
 
-    folders = [[Path(one.path) for one in of] for of in (measured, drifted)]
-    found = fill(*folders, Path(history))
+    evaluations, comparisons = ([Path(one.path) for one in of] for of in (measured, drifted))
+    found = fill(evaluations, comparisons, Path(history))
     write_report(Path(runs) / run_id, "Backfill", found.tables, {"days": found.days})

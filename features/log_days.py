@@ -24,7 +24,8 @@ def days_between(logs: Path, first: str, last: str) -> list[str]:
         DataError: there is none.
     """
     days = days_of(logs)
-    first, last = first or (days[-1:] and days[-1]), last or (days[-1:] and days[-1])
+    newest = days[-1] if days else ""
+    first, last = first or newest, last or newest
     found = [day for day in days if first <= day <= last]
     if not found:
         has = f"{days[0]} to {days[-1]}" if days else "none"

@@ -147,7 +147,7 @@ def _drift(
         values = [
             hash_many(None if x is None or x is np.ma.masked else str(x) for x in np.ma.asarray(s)) for s in samples
         ]
-        buckets = Buckets.of_ids(*values, top)
+        buckets = Buckets.of_ids(values[0], values[1], top)
     found = score(*(buckets.counts(one) for one in values))
     if found is None:
         return None

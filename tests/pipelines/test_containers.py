@@ -38,7 +38,9 @@ def test_a_pipeline_runs_in_containers_that_install_nothing(tmp_path) -> None:
 
     # no network: nothing may be fetched when a container starts
     limits = {"ulimits": [{"Name": "nofile", "Soft": 1024, "Hard": 1024}], "network_mode": "none"}
-    runner = local.DockerRunner(**limits, **({"runtime": "runc"} if "podman" in os.environ.get("DOCKER_HOST", "") else {}))
+    runner = local.DockerRunner(
+        **limits, **({"runtime": "runc"} if "podman" in os.environ.get("DOCKER_HOST", "") else {})
+    )
     local.init(runner, pipeline_root=str(tmp_path / "out"))
     small()
     assert read_json(state / "r1" / "outcome.json")["state"] == "SUCCEEDED"

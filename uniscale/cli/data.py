@@ -94,8 +94,8 @@ def diff(
     from uniscale.run_report import print_tables
 
     rules = load(config, settings).drift
-    folders = [bring_back(path, find_version(path, name), out) if name else path for name in (old, new)]
-    found = compare(*folders, rules.top_ids, rules.psi_warn, rules.js_warn)
+    before, after = (bring_back(path, find_version(path, name), out) if name else path for name in (old, new))
+    found = compare(before, after, rules.top_ids, rules.psi_warn, rules.js_warn)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
