@@ -1,10 +1,12 @@
 """Opt-in: steps as real containers, from an image of a debootstrap base, through the local runner's Docker.
 
-`tests/pipelines/container_image.sh` says how the image is made; then, with docker or podman's socket as DOCKER_HOST and
-the Python package `docker`: UNISCALE_CONTAINER_IMAGE=localhost/uniscale:test pytest tests/pipelines/test_containers.py
+`tests/pipelines/container_image.sh` makes the image, base and code; this environment's packages are mounted into it,
+read-only. Then, with docker or podman's socket as DOCKER_HOST and the Python package `docker`:
+UNISCALE_CONTAINER_IMAGE=localhost/uniscale:test pytest tests/pipelines/test_containers.py
 """
 
 import os
+import sysconfig
 
 import pytest
 from kfp import dsl, local
@@ -36,11 +38,11 @@ def test_a_pipeline_runs_in_containers_that_install_nothing(tmp_path) -> None:
             rules = config.ingest.model_dump_json()
             ingest(seed=7, rules=rules, raw=raw.outputs["raw"]).set_container_image(IMAGE)
 
-    # no network: nothing may be fetched when a container starts
-    limits = {"ulimits": [{"Name": "nofile", "Soft": 1024, "Hard": 1024}], "network_mode": "none"}
-    runner = local.DockerRunner(
-        **limits, **({"runtime": "runc"} if "podman" in os.environ.get("DOCKER_HOST", "") else {})
-    )
+    # No network: nothing may be fetched when a container starts. A container of a container may not raise its limits.
+    limits = [{"Name": name, "Soft": most, "Hard": most} for name, most in (("nofile", 1024), ("nproc", 4096))]
+    packages = {"Type": "bind", "Source": sysconfig.get_paths()["purelib"], "Target": "/opt/site", "ReadOnly": True}
+    podman = {"runtime": "runc"} if "podman" in os.environ.get("DOCKER_HOST", "") else {}
+    runner = local.DockerRunner(network_mode="none", ulimits=limits, mounts=[packages], **podman)
     local.init(runner, pipeline_root=str(tmp_path / "out"))
     small()
     assert read_json(state / "r1" / "outcome.json")["state"] == "SUCCEEDED"
