@@ -138,7 +138,7 @@ def compare(
         "seeds": list(data),
         "confidence": config.gate.confidence,
         "rates": list(rates),
-        "systems": [_summary(system, found[system.label], config.gate.confidence) for system in run],
+        "systems": [over_seeds(system, found[system.label], config.gate.confidence) for system in run],
         "not_run": {**refused, **table.not_run},
         "columns": list(table.measures),
         "reading": table.reading,
@@ -195,9 +195,14 @@ def judge_system(config: Config, data: Data, model: Path, base: Path | None, out
     folder = out / "evaluations" / rules / (f"{model.name}-against-{base.name}" if base else model.name)
     if not (folder / "measures.json").exists():
         evaluate(config, data.samples, model, base, folder, data.truth)
+    return result_of(model, folder)
+
+
+def result_of(model: Path, evaluation: Path) -> dict[str, Any]:
+    """Measures of a judged model and what it costs."""
     report = read_card(model)["training"]
     return {
-        "measures": read_json(folder / "measures.json")["measures"],
+        "measures": read_json(evaluation / "measures.json")["measures"],
         "parameters": report["parameters"],
         "forward_flops_per_sample": report["forward_flops_per_sample"],
         "samples_per_epoch": report["samples_per_epoch"],
@@ -205,8 +210,8 @@ def judge_system(config: Config, data: Data, model: Path, base: Path | None, out
     }
 
 
-def _summary(system: System, seeds: Sequence[Mapping[str, Any]], confidence: float) -> dict[str, Any]:
-    """One system over its seeds; a measure that any seed could not compute is null."""
+def over_seeds(system: System, seeds: Sequence[Mapping[str, Any]], confidence: float) -> dict[str, Any]:
+    """One system over its seeds (see `result_of`); a measure that any seed could not compute is null."""
     first = seeds[0]
     tasks = {key.partition(".")[0] for key in first["measures"] if key.endswith(".gauc") and key.count(".") == 1}
     names = [f"{task}.{name}" for task in sorted(tasks) for name in COMPARED]

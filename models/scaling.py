@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from models.compare import Data, System, judge_system, train_system
 from models.curves import page
 from models.judged import COMPARED
-from uniscale.artifacts import atomic_folder, read_json, write_json
+from models.views import training_days, write_view
 from uniscale.config import Config, nearest, override
 from uniscale.errors import ConfigError
 from uniscale.samples import SampleSpec
@@ -78,20 +78,12 @@ def view(samples: Path, axis: str, value: float, out: Path) -> Path:
     """A samples folder that shares another's rows, with fewer behaviours or with its newest training days alone."""
     if axis not in ("length", "data"):
         return samples
-    manifest = read_json(samples / "manifest.json")
-    first, last = manifest["splits"]["train"]
-    days = sorted(path.name.removeprefix("day=") for path in (samples / "rows").glob("day=*"))
-    days = [day for day in days if first <= day <= last]
+    days = training_days(samples)
     kept = days[-max(1, round(value * len(days))) :] if axis == "data" else days
     target = out / "views" / f"{samples.parent.name}-{samples.name}-{axis}-{value:g}"
     if not target.exists():
         spec = SampleSpec.load(samples)
-        with atomic_folder(target) as scratch:
-            for name in ("rows", "items.parquet"):
-                (scratch / name).symlink_to((samples / name).resolve())
-            (replace(spec, max_behaviours=int(value)) if axis == "length" else spec).save(scratch)
-            splits = {**manifest["splits"], "train": [kept[0], last]}
-            write_json(scratch / "manifest.json", {**manifest, "splits": splits})
+        write_view(samples, kept[0], replace(spec, max_behaviours=int(value)) if axis == "length" else spec, target)
     return target
 
 
@@ -200,8 +192,7 @@ def summary(
     fits = {}
     for cost in COSTS.get(axis, SIZE):
         known = [(point[cost], gain) for point in points for gain in point["gains"] if gain is not None]
-        law = power_law(known, config.gate.confidence, config.seed)
-        fits[cost] = {**law, "per_decade": per_decade(known, config.gate.confidence, config.seed)}
+        fits[cost] = fit_gain(known, config.gate.confidence, config.seed)
     return {
         "system": system.label,
         "base": base.label,
@@ -212,6 +203,11 @@ def summary(
         "points": points,
         "fits": fits,
     }
+
+
+def fit_gain(points: Sequence[tuple[float, float]], confidence: float, seed: int) -> dict[str, Any]:
+    """What `power_law` finds through (X, gain), and the gain `per_decade`."""
+    return {**power_law(points, confidence, seed), "per_decade": per_decade(points, confidence, seed)}
 
 
 def power_law(points: Sequence[tuple[float, float]], confidence: float, seed: int) -> dict[str, Any]:
@@ -275,7 +271,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         f"{gain} of {found['system']} over {found['base']}; fits of E · X^α after the log transformation:",
         "",
     ]
-    return "\n".join([*lines, *(f"- X = {cost}: {_said(fit)}" for cost, fit in found["fits"].items()), ""])
+    return "\n".join([*lines, *(f"- X = {cost}: {said_of(fit)}" for cost, fit in found["fits"].items()), ""])
 
 
 def plots(found: Mapping[str, Any]) -> str:
@@ -289,11 +285,12 @@ def plots(found: Mapping[str, Any]) -> str:
             line = [(x, math.log10(fit["E"]) + fit["alpha"] * x) for x in (ends[0], ends[-1])]
             series[f"{fit['E']:.3g} · X^{fit['alpha']:.3g}"] = line
         gain = f"Δ{found['measure'].upper()}"
-        charts.append((f"log10 {gain} over {found['base']}: {_said(fit)}", f"log10 {cost}", series))
+        charts.append((f"log10 {gain} over {found['base']}: {said_of(fit)}", f"log10 {cost}", series))
     return page(f"{found['system']}: {found['axis']}", charts)
 
 
-def _said(fit: Mapping[str, Any]) -> str:
+def said_of(fit: Mapping[str, Any]) -> str:
+    """A fit in words."""
     decade = fit["per_decade"]
     rise = (
         ""

@@ -31,7 +31,7 @@ from models.recompute import recompute_layers
 from models.resume import State, load_best, load_checkpoint, save_best, save_checkpoint
 from models.zoo import build_model
 from uniscale import progress
-from uniscale.artifacts import atomic_folder, content_hash, source_hash, write_json
+from uniscale.artifacts import atomic_folder, content_hash, read_json, source_hash, write_json
 from uniscale.config import Config
 from uniscale.errors import ConfigError, DataError, ModelError
 from uniscale.samples import SampleSpec
@@ -39,7 +39,9 @@ from uniscale.samples import SampleSpec
 CURVE_POINTS = 20  # batches between points of the training curve
 
 
-def train(config: Config, samples: Path, out: Path, name: str, subset: Subset, work: Path) -> dict[str, Any]:
+def train(
+    config: Config, samples: Path, out: Path, name: str, subset: Subset, work: Path, start: Path | None = None
+) -> dict[str, Any]:
     """Train one model and write its folder; under `torchrun` every process calls this and the first one writes.
 
     Args:
@@ -50,18 +52,19 @@ def train(config: Config, samples: Path, out: Path, name: str, subset: Subset, w
         subset: rows of Table 1 to train on.
         work: folder for checkpoints; a run that was killed goes on from there and ends in the same bits. Emptied
             once the model is written.
+        start: model folder whose weights, statistics of the inputs among them, are the start; this run's own if None.
 
     Returns:
         The report, also in model.json: validation measures, speed, time split, parameters, FLOPs.
 
     Raises:
-        ModelError: an unknown name, a `sparse_start` that is no model or does not fit, or a loss that is not a number
+        ModelError: an unknown name, a `start` or `sparse_start` that does not fit, or a loss that is not a number
             (with the batch and the feature to blame).
         DataError: samples that break their contract.
         ConfigError: CUDA asked for and absent, or next-batch evaluation in several processes.
     """
     with world_of(resolve_device(config.train.device)) as world:
-        run = Run(config, Path(samples), name, subset, Path(work), world)
+        run = Run(config, Path(samples), name, subset, Path(work), world, start)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             run.go()
             run.calibrate()
@@ -76,7 +79,7 @@ def train(config: Config, samples: Path, out: Path, name: str, subset: Subset, w
     return report
 
 
-def fingerprint(config: Config, samples: Path, name: str, subset: Subset) -> str:
+def fingerprint(config: Config, samples: Path, name: str, subset: Subset, start: Path | None = None) -> str:
     """Hash of everything a training depends on: configuration, samples, model, source code; 16 hex digits."""
     parts = {
         "seed": config.seed,
@@ -85,7 +88,7 @@ def fingerprint(config: Config, samples: Path, name: str, subset: Subset) -> str
         "samples": [content_hash(Path(samples) / file) for file in ("manifest.json", "spec.json")],
         "name": name,
         "subset": subset,
-        "start": _start_hash(config.train.sparse_start),
+        "start": [_start_hash(config.train.sparse_start), content_hash(start) if start else ""],
         "source": source_hash(),
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
@@ -101,9 +104,11 @@ def _start_hash(folder: str) -> str:
     return content_hash(weights) if folder else ""
 
 
-def work_folder(root: Path, config: Config, samples: Path, name: str, subset: Subset) -> Path:
+def work_folder(
+    root: Path, config: Config, samples: Path, name: str, subset: Subset, start: Path | None = None
+) -> Path:
     """A checkpoint folder of its own for each training, below a root that outlives the process."""
-    return Path(root) / f"{name}-{subset}-{fingerprint(config, samples, name, subset)}"
+    return Path(root) / f"{name}-{subset}-{fingerprint(config, samples, name, subset, start)}"
 
 
 def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -121,7 +126,14 @@ class Run:
     """One training: its model, optimisers, data and state."""
 
     def __init__(
-        self, config: Config, samples: Path, name: str, subset: Subset, work: Path, world: World | None = None
+        self,
+        config: Config,
+        samples: Path,
+        name: str,
+        subset: Subset,
+        work: Path,
+        world: World | None = None,
+        start: Path | None = None,
     ):
         self.config, self.work, self.world = config, work, world or World()
         if config.train.next_batch and self.world.size > 1:
@@ -130,9 +142,10 @@ class Run:
             )
         self.next_batch = NextBatch()
         self.name, self.subset = name, subset
-        self.state = State(fingerprint(config, samples, name, subset))
+        self.state = State(fingerprint(config, samples, name, subset, start))
         self.device = resolve_device(config.train.device)
         self.spec = SampleSpec.load(samples)
+        self.days = read_json(samples / "manifest.json")["splits"]["train"]
         self.reader = Reader(
             samples,
             "train",
@@ -155,6 +168,11 @@ class Run:
         self.collisions = collisions(first, config.model.table_rows)
         self.model = build_model(name, self.spec, config.model, config.seed)
         self.model.fit(first)
+        if start is not None:
+            begun = load_model(start)
+            if begun.spec != self.spec:
+                raise ModelError(f"the start {start} reads other features than {samples} offers: train a new model")
+            self.model.load_state_dict(begun.state_dict())
         if config.train.sparse_start:
             self.model.inputs.tables.start_from(load_model(Path(config.train.sparse_start)).inputs.tables)
         self.model.to(self.device)
@@ -271,6 +289,7 @@ class Run:
         peak = matmul_peak(self.device, getattr(torch, precision))
         return {
             "subset": self.subset,
+            "days": self.days,
             "device": str(self.device),
             "processes": self.world.size,
             "precision": precision,

@@ -66,12 +66,12 @@ class StepConsole:
 
     def _begin(self, name: str) -> None:
         self.started = time.monotonic()
-        self.current = self.records[name] = StepRecord(name)
+        self.current = self.records.setdefault(name, StepRecord(name))  # a step of a loop runs several times
         self.show(f"[bold]{name}[/bold]")
 
     def _end(self, status: str) -> None:
         assert self.current is not None
-        self.current.seconds = round(time.monotonic() - self.started, 2)
+        self.current.seconds = round(self.current.seconds + time.monotonic() - self.started, 2)
         self.current.status = "done" if status == "SUCCESS" else "failed"
         self.show(f"[bold]{self.current.name}[/bold] {self.current.status} in {self.current.seconds:.1f} s")
         self.current = None

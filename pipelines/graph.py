@@ -10,6 +10,7 @@ import yaml
 Scope = Mapping[str, str]  # input of a component: the step that produces it
 COPY_SUFFIX = re.compile(r"-\d+$")
 BLOCK = re.compile(r"```mermaid\n.*?```", re.DOTALL)
+LISTED = re.compile(r"^## uniscale-", re.MULTILINE)
 ALWAYS = "always"
 
 
@@ -25,13 +26,15 @@ def mermaid(package: Path) -> str:
     """Mermaid's text for IR YAML.
 
     A solid arrow is an artifact, a value, or an order that was asked for; one that a chain of others implies is left
-    out. Dotted ones are conditions, and the exit handler's. Branches that end with the same steps share them.
+    out. Dotted ones are conditions, and the exit handler's. Branches that end with the same steps share them. A box
+    holds the steps that run for each of several values.
     """
     ir = next(yaml.safe_load_all(Path(package).read_text()))
     arrows = dict.fromkeys(_arrows(ir["root"], ir["components"], {}, None))  # a set that keeps its order
     steps = sorted({arrow.target for arrow in arrows} | {arrow.source for arrow in arrows if arrow.source})
     known = {arrow for arrow in arrows if arrow.source}
     lines = [f'{step}{{"{step}"}}' for step in steps if _decides(step, known)]
+    lines += _boxes(ir["root"], ir["components"])
     drawn = {step for arrow in known for step in (arrow.source, arrow.target)}
     lines += [step for step in steps if step not in drawn]
     for arrow in sorted(known):
@@ -43,12 +46,20 @@ def mermaid(package: Path) -> str:
 
 
 def redraw(page: str, package: Path) -> str:
-    """A Markdown page with its first Mermaid block replaced by the picture of a pipeline, or with one added."""
+    """A Markdown page with the picture of a pipeline replaced, or added.
+
+    It is the first Mermaid block below the heading of the pipeline's name; on a page that is not a list of pipelines,
+    the first block.
+    """
     block = f"```mermaid\n{mermaid(package)}```"
-    if BLOCK.search(page):
-        return BLOCK.sub(lambda _: block, page, count=1)
     info = next(yaml.safe_load_all(Path(package).read_text()))["pipelineInfo"]
-    heading = f"## {info['name']}\n\n{info.get('description', '')}.\n\n"
+    title = f"## {info['name']}\n"
+    if title in page or not LISTED.search(page):
+        before, _, after = page.rpartition(title) if title in page else ("", "", page)
+        if BLOCK.search(after):
+            kept = before + title if title in page else ""
+            return kept + BLOCK.sub(lambda _: block, after, count=1)
+    heading = f"{title}\n{info.get('description', '')}.\n\n"
     return "\n\n".join(filter(None, [page.rstrip(), heading + block])) + "\n"
 
 
@@ -84,6 +95,9 @@ def _arrows(
     for name, task in tasks.items():
         inner = components[task["componentRef"]["name"]]
         flows = dict(_flows(task, produced, given))
+        loop = task.get("parameterIterator", {})
+        if (values := loop.get("items", {}).get("inputParameter")) in flows:
+            flows[loop["itemInput"]] = flows[values]
         if "dag" in inner:
             yield from _arrows(inner, components, flows, _gate(task, flows) or gate)
             continue
@@ -97,6 +111,20 @@ def _arrows(
             yield Arrow(source, _plain(name), "")
         if gate and not waited:
             yield Arrow(gate[0], _plain(name), gate[1])
+
+
+def _boxes(component: Mapping[str, Any], components: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of Mermaid for every loop: its name and the steps inside."""
+    for task in component["dag"]["tasks"].values():
+        inner = components[task["componentRef"]["name"]]
+        if "dag" not in inner:
+            continue
+        if "parameterIterator" in task:
+            name = task["taskInfo"]["name"]
+            yield f'subgraph each_{name}["each {name}"]'
+            yield from (f"  {step}" for step in sorted(map(_plain, inner["dag"]["tasks"])))
+            yield "end"
+        yield from _boxes(inner, components)
 
 
 def _producers(name: str, task: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, str]:

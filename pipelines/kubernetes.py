@@ -4,8 +4,6 @@ import re
 
 from kfp import dsl, kubernetes
 
-from uniscale.config import nearest
-from uniscale.errors import ConfigError
 from uniscale.profile import Pool, Profile
 
 COPY_SUFFIX = re.compile(r"-\d+$")  # a step that stands in both branches is called package and package-2
@@ -13,16 +11,9 @@ NOT_RETRIED = ("preflight", "finish")  # what is missing stays missing; an exit 
 
 
 def apply_profile(profile: Profile) -> None:
-    """Settle every task of the pipeline that is being defined; call it at the end of the pipeline's function.
-
-    Raises:
-        ConfigError: the profile names a step that the pipeline does not have.
-    """
+    """Settle every task of the pipeline that is being defined; call it at the end of the pipeline's function."""
     pipeline = dsl.pipeline_context.Pipeline.get_default_pipeline()
     steps = {name: COPY_SUFFIX.sub("", name) for name in pipeline.tasks}
-    for step in profile.steps:
-        if step not in steps.values():
-            raise ConfigError(f"profile: steps.{step} is no step{nearest(step, sorted(set(steps.values())))}")
     images = {target: profile.image_of(target) for target in profile.targets()}  # each costs a walk over the source
     for name, task in pipeline.tasks.items():
         task.set_container_image(images[profile.pool_of(steps[name]).target])

@@ -1,10 +1,11 @@
-"""Runs the training pipeline on this machine through `kfp.local`: resumable, logged, summed up in a manifest."""
+"""Runs a pipeline on this machine through `kfp.local`: resumable, logged, summed up in a manifest."""
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,13 +24,20 @@ PACKAGES = ("bentoml", "dvc", "evidently", "feast", "kfp", "mlflow-skinny", "pys
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: its folder and whether the candidate was promoted."""
+    """A finished run: its folder and whether its candidate was promoted, None where it judged none."""
 
     folder: Path
-    promoted: bool
+    promoted: bool | None
 
 
-def run_locally(config: Config, root: Path, show: Callable[[str], None], fresh: bool = False) -> Outcome:
+def run_locally(
+    config: Config,
+    root: Path,
+    show: Callable[[str], None],
+    fresh: bool = False,
+    pipeline: str = "training",
+    parameters: Mapping[str, Any] | None = None,
+) -> Outcome:
     """Run the pipeline; a run of the same configuration that was cut off goes on from its finished steps.
 
     Args:
@@ -37,29 +45,38 @@ def run_locally(config: Config, root: Path, show: Callable[[str], None], fresh: 
         root: folder of all runs, with the step cache, the model registry and the training checkpoints.
         show: receives lines for people (rich markup).
         fresh: start a new run even where one was cut off.
+        pipeline: name in `pipelines.catalogue`.
+        parameters: of the pipeline, beside the sections of the configuration.
 
     Raises:
+        ConfigError: no such pipeline, or a parameter that it does not have.
         DataError: the input path does not exist.
         UniscaleError: a step failed (its message), or the same run is in progress elsewhere.
     """
-    root = Path(root).resolve()
-    input_hash = _input_hash(config)
-    identity = f"{config.model_dump_json()} {source_hash()} {input_hash}"
+    from pipelines.catalogue import check_parameters, pipeline_named
+
+    root, given = Path(root).resolve(), dict(parameters or {})
+    definition = pipeline_named(pipeline)
+    graph = definition.build(config, None)
+    check_parameters(graph, given)
+    accepted = graph.component_spec.inputs
+    input_hash = _input_hash(config) if "input_hash" in accepted else ""
+    identity = f"{pipeline} {json.dumps(given, sort_keys=True)} {config.model_dump_json()} {source_hash()} {input_hash}"
     fingerprint = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
     found = None if fresh else _unfinished(root, fingerprint)
-    registry, name = str(root / "registry"), f"ranker-{config.data.source}"
+    registry, name = str(root / "registry"), config.registered_model
     if found:
         manifest = found
         show(f"resuming run [bold]{manifest['id']}[/bold], which was cut off")
     else:
-        manifest = _new_manifest(config, fingerprint, input_hash, _champion_now(registry, name))
+        manifest = _new_manifest(config, pipeline, fingerprint, input_hash, _champion_now(registry, name))
     folder = root / manifest["id"]
     folder.mkdir(parents=True, exist_ok=True)
     manifest.update(status="running", pid=os.getpid())
     write_json(folder / "manifest.json", manifest)
     show(f"run [bold]{manifest['id']}[/bold] in {folder}, full log in pipeline.log")
 
-    arguments = {
+    settled = {
         "input_hash": input_hash,
         "data_version": manifest["data_version"],
         "registry": registry,
@@ -68,12 +85,17 @@ def run_locally(config: Config, root: Path, show: Callable[[str], None], fresh: 
         "work": str(root / "work"),
         "runs": str(root),
         "run_id": manifest["id"],
+        "history": str(root / "monitoring" / "drift"),
+        "kept": str(root / "monitoring" / "logs"),
+        "book": str(root / "experiments"),
+        "start": ["run", "--config", "{config}", "--runs", str(root)],
     }
+    arguments = {key: value for key, value in settled.items() if key in accepted} | given
     with (folder / "pipeline.log").open("a") as log:
         console = StepConsole(log, show)
         try:
             with guarded(manifest["id"]):
-                _execute(config, root, arguments, console)
+                _execute(graph, root, arguments, console)
             manifest["status"] = "completed"
         except KeyboardInterrupt:
             manifest["status"] = "interrupted"
@@ -85,14 +107,13 @@ def run_locally(config: Config, root: Path, show: Callable[[str], None], fresh: 
                 raise
             raise UniscaleError(f"step {failed[0].name} failed: {error_of(failed[0])}") from None
         finally:
-            _close(manifest, console, folder)
-    return Outcome(folder, manifest["gate"]["decision"] == "promote")
+            _close(manifest, definition.steps, console, folder)
+    judged = manifest.get("gate")
+    return Outcome(folder, judged["decision"] == "promote" if judged else None)
 
 
-def _execute(config: Config, root: Path, arguments: dict[str, Any], console: StepConsole) -> None:
+def _execute(graph: Any, root: Path, arguments: dict[str, Any], console: StepConsole) -> None:
     from kfp import local
-
-    from pipelines.training import training_pipeline
 
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
@@ -101,21 +122,20 @@ def _execute(config: Config, root: Path, arguments: dict[str, Any], console: Ste
         cache_root=str(root / "cache"),
     )
     with contextlib.redirect_stdout(console):
-        training_pipeline(config)(**arguments)
+        graph(**arguments)
 
 
-def _close(manifest: dict[str, Any], console: StepConsole, folder: Path) -> None:
+def _close(manifest: dict[str, Any], known: Sequence[str], console: StepConsole, folder: Path) -> None:
     """Complete the manifest from what ran and from the summary step, and write it."""
-    from pipelines.training import STEPS
+    from pipelines.catalogue import OPTIONAL
 
     ran = console.records
-    taken = "reject" if "reject" in ran else "promote"
-    reached = max((STEPS.index(step) for step in ran if step != "finish"), default=-1)
+    reached = max((known.index(step) for step in ran if step != "finish"), default=-1)
     steps = []
-    for index, step in enumerate(STEPS):
+    for index, step in enumerate(known):
         if step in ran:
             steps.append({"name": step, "seconds": ran[step].seconds, "status": ran[step].status})
-        elif step in ("promote", "reject") and step != taken:
+        elif step in OPTIONAL and (index < reached or manifest["status"] == "completed"):
             steps.append({"name": step, "seconds": 0.0, "status": "not taken"})
         else:
             cached = index < reached or manifest["status"] == "completed"
@@ -128,10 +148,11 @@ def _close(manifest: dict[str, Any], console: StepConsole, folder: Path) -> None
     write_json(folder / "manifest.json", manifest)
 
 
-def _new_manifest(config: Config, fingerprint: str, input_hash: str, champion: str) -> dict[str, Any]:
+def _new_manifest(config: Config, pipeline: str, fingerprint: str, input_hash: str, champion: str) -> dict[str, Any]:
     now = datetime.now(UTC)
     return {
         "id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        "pipeline": pipeline,
         "status": "running",
         "data": config.data.source,
         "model": config.model.name,

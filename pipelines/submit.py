@@ -1,26 +1,19 @@
-"""The training pipeline on Kubeflow Pipelines: compile, upload as a version, start runs and schedules."""
+"""Pipelines on Kubeflow: compile, upload as a version, start runs and schedules."""
 
 import hashlib
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipelines.api import asking
-from pipelines.training import NAME, training_pipeline
+from pipelines.catalogue import check_parameters, compile_to, pipeline_named
 from uniscale.artifacts import source_hash
 from uniscale.config import Config
 from uniscale.errors import ConfigError, UniscaleError
 from uniscale.profile import Profile
-
-
-def compile_to(config: Config, out: Path, profile: Profile | None = None) -> None:
-    """Write the IR YAML of the training pipeline, its parameters defaulting to `config`, its tasks set by `profile`."""
-    from kfp import compiler
-
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(training_pipeline(config, profile), str(out))
 
 
 @dataclass(frozen=True)
@@ -32,7 +25,7 @@ class Uploaded:
     name: str
 
 
-def upload(client: Any, host: str, package: Path, pipeline: str = NAME) -> Uploaded:
+def upload(client: Any, host: str, package: Path, pipeline: str) -> Uploaded:
     """Upload IR YAML as a version of a pipeline; the same IR of the same source is uploaded once.
 
     Raises:
@@ -51,34 +44,56 @@ def upload(client: Any, host: str, package: Path, pipeline: str = NAME) -> Uploa
     return Uploaded(pipeline_id, made.pipeline_version_id, name)
 
 
-def submit_run(client: Any, host: str, config: Config, profile: Profile, experiment: str) -> str:
+@dataclass(frozen=True)
+class Asked:
+    """What is to run: a pipeline of the catalogue, its configuration and cluster, parameters of its own."""
+
+    config: Config
+    profile: Profile
+    pipeline: str = "training"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name in Kubeflow."""
+        return pipeline_named(self.pipeline).name
+
+
+def submit_run(client: Any, host: str, asked: Asked, experiment: str) -> str:
     """Compile, upload and start a run; gives its id.
 
     Raises:
+        ConfigError: an unknown pipeline, or a parameter that it does not have.
         UniscaleError: the API cannot be reached or refuses.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "training.yaml"
-        compile_to(config, package, profile)
-        return start_run(client, host, upload(client, host, package), experiment)
+    return start_run(client, host, _uploaded(client, host, asked), experiment, asked.name, asked.parameters)
 
 
-def start_run(client: Any, host: str, uploaded: Uploaded, experiment: str) -> str:
+def start_run(
+    client: Any, host: str, uploaded: Uploaded, experiment: str, name: str, parameters: Mapping[str, Any] | None = None
+) -> str:
     """Start a run of an uploaded version; gives its id."""
     with asking(host):
         filed = client.create_experiment(experiment)
         run = client.run_pipeline(
             experiment_id=filed.experiment_id,
-            job_name=f"{NAME} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
+            job_name=f"{name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
             pipeline_id=uploaded.pipeline_id,
             version_id=uploaded.version_id,
+            params=dict(parameters or {}),
         )
     return str(run.run_id)
 
 
-def create_schedule(
-    client: Any, host: str, config: Config, profile: Profile, experiment: str, name: str, cron: str
-) -> str:
+def _uploaded(client: Any, host: str, asked: Asked) -> Uploaded:
+    check_parameters(pipeline_named(asked.pipeline).build(asked.config, asked.profile), asked.parameters)
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / f"{asked.pipeline}.yaml"
+        compile_to(asked.config, package, asked.profile, asked.pipeline)
+        return upload(client, host, package, asked.name)
+
+
+def create_schedule(client: Any, host: str, asked: Asked, experiment: str, name: str, cron: str) -> str:
     """Compile, upload and start every time that `cron` says; gives the schedule's id.
 
     One run at a time, and a paused schedule does not catch up: the pipeline reads all days that there are.
@@ -95,10 +110,7 @@ def create_schedule(
         raise ConfigError(f"--cron {cron!r} has {len(fields)} fields: give five, or six with seconds first")
     if name in {schedule.display_name for schedule in schedules(client, host)}:
         raise UniscaleError(f"there is a schedule {name!r}: delete it first, or give --name")
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "training.yaml"
-        compile_to(config, package, profile)
-        uploaded = upload(client, host, package)
+    uploaded = _uploaded(client, host, asked)
     with asking(host):
         filed = client.create_experiment(experiment)
         made = client.create_recurring_run(
@@ -109,6 +121,7 @@ def create_schedule(
             no_catchup=True,
             pipeline_id=uploaded.pipeline_id,
             version_id=uploaded.version_id,
+            params=dict(asked.parameters),
         )
     return str(made.recurring_run_id)
 

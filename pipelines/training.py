@@ -1,48 +1,38 @@
-"""The training pipeline: logs to a monitored ranker, with the champion to beat and a gate that branches."""
+"""The training pipeline: logs to a monitored ranker, with the champion to beat and a gate that branches.
+
+Continuous training is the same graph with another candidate: the champion, taken forward over the days that it has not
+seen.
+"""
 
 from typing import Any
 
 from kfp import dsl
 
+from components.advance import advance as advance_step
 from components.champion import champion as champion_step
 from components.cost import cost as cost_step
 from components.drift import drift as drift_step
 from components.evaluate import evaluate as evaluate_step
 from components.experiment import experiment as experiment_step
-from components.features import features as features_step
 from components.finish import finish as finish_step
 from components.gate import gate as gate_step
-from components.ingest import ingest as ingest_step
 from components.lineage import lineage as lineage_step
-from components.logs import logs as logs_step
 from components.package import package as package_step
-from components.preflight import preflight as preflight_step
 from components.promote import promote as promote_step
 from components.reject import reject as reject_step
 from components.resolve import resolve as resolve_step
-from components.samples import samples as samples_step
 from components.seat import seat as seat_step
 from components.smoke import smoke as smoke_step
 from components.summary import summary as summary_step
 from components.train import train as train_step
+from pipelines.data_path import BUILD, READ, Sections, build, read_logs
 from pipelines.kubernetes import apply_profile
 from uniscale.config import Config, override
-from uniscale.preflight import required_variables
 from uniscale.profile import Profile
 
 NAME = "uniscale-training"
-# In the order in which a reader thinks of them; of promote and reject one runs.
-STEPS = (
-    "preflight",
-    "logs",
-    "ingest",
-    "lineage",
-    "features",
-    "samples",
-    "resolve",
-    "champion",
-    "seat",
-    "train",
+CONTINUOUS = "uniscale-continuous"
+AFTER = (
     "evaluate",
     "drift",
     "cost",
@@ -55,6 +45,9 @@ STEPS = (
     "summary",
     "finish",
 )
+# In the order in which a reader thinks of them; of promote and reject one runs.
+STEPS = (*READ, "lineage", *BUILD, "resolve", "champion", "seat", "train", *AFTER)
+CONTINUOUS_STEPS = tuple("advance" if step == "train" else step for step in STEPS)
 
 
 def training_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
@@ -62,15 +55,26 @@ def training_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
 
     Every section of the configuration is a parameter of its own, as JSON: a step takes those it reads, so a change of
     one section re-runs only the steps that depend on it. On a cluster a run goes by Kubeflow's own id, since those of a
-    schedule share all parameters, and an input path is read again every time, since nobody hashed what lies there.
+    schedule share all parameters.
     """
+    return _pipeline(defaults, profile, continuous=False)
+
+
+def continuous_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
+    """The same with the champion taken forward as the candidate, which has to be as good, not better."""
+    return _pipeline(override(defaults, ["gate.require_superiority=false"]), profile, continuous=True)
+
+
+def _pipeline(defaults: Config, profile: Profile | None, continuous: bool) -> Any:
     if profile:
         defaults = override(defaults, [f"spark.master={profile.spark_master}"])
     state = profile.state if profile else "runs"
 
-    @dsl.pipeline(
-        name=NAME, description="From logs to a monitored ranker: ES3 samples, training, gate, deployment, A/B"
-    )
+    about = "From logs to a monitored ranker: ES3 samples, training, gate, deployment, A/B"
+    if continuous:
+        about = "The champion goes on over the days that it has not seen, each batch predicted before it is learned"
+
+    @dsl.pipeline(name=CONTINUOUS if continuous else NAME, description=about)
     def training(
         seed: int = defaults.seed,
         data: str = defaults.data.model_dump_json(),
@@ -90,7 +94,7 @@ def training_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
         input_hash: str = "",
         data_version: str = "",
         registry: str = f"{state}/registry",
-        registered_model: str = f"ranker-{defaults.data.source}",
+        registered_model: str = defaults.registered_model,
         champion_version: str = "current",
         work: str = f"{state}/work",
         runs: str = state,
@@ -99,15 +103,7 @@ def training_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
         run = dsl.PIPELINE_JOB_ID_PLACEHOLDER if profile else run_id
         finish = finish_step(seed=seed, notify=notify, runs=runs, run_id=run).set_caching_options(False)
         with dsl.ExitHandler(finish, name="run"):
-            ready = preflight_step(
-                required=required_variables(profile.secrets) if profile else "{}",
-                state=profile.state if profile else "",
-            ).set_caching_options(False)
-            read = logs_step(seed=seed, data=data, simulation=simulation, input_hash=input_hash).after(ready)
-            if profile and defaults.data.source != "simulation":
-                read.set_caching_options(False)
-            raw = read.outputs["raw"]
-            clean = ingest_step(seed=seed, rules=ingest, raw=raw).outputs["clean"]
+            raw, clean = read_logs(defaults, profile, seed, data, simulation, ingest, input_hash)
             made_of = lineage_step(
                 seed=seed,
                 data=data,
@@ -121,10 +117,7 @@ def training_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
                 data_version=data_version,
                 clean=clean,
             ).outputs["made_of"]
-            tables = features_step(seed=seed, settings=features, samples=samples, clean=clean).outputs["tables"]
-            rows = samples_step(
-                seed=seed, settings=samples, features=features, spark=spark, clean=clean, tables=tables
-            ).outputs["rows"]
+            tables, rows = build(Sections(seed, features, samples, spark), clean)
 
             resolved = resolve_step(registry=registry, name=registered_model, requested=champion_version)
             resolved.set_caching_options(False)
@@ -148,7 +141,11 @@ def training_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
             )
             seated.set_caching_options(False)
 
-            candidate = train_step(seed=seed, settings=train, model_sizes=model, work=work, rows=rows).outputs["model"]
+            if continuous:
+                trained = advance_step(seed=seed, settings=train, work=work, rows=rows, champion=champion)
+            else:
+                trained = train_step(seed=seed, settings=train, model_sizes=model, work=work, rows=rows)
+            candidate = trained.outputs["model"]
             measured = evaluate_step(
                 seed=seed, gate=gate, train=train, raw=raw, rows=rows, candidate=candidate, champion=champion
             ).outputs["measured"]

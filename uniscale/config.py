@@ -55,6 +55,11 @@ class Config(Section):
     retraining: RetrainingConfig
     notify: NotifyConfig
 
+    @property
+    def registered_model(self) -> str:
+        """Name of the model in the registry."""
+        return self.data.registered_model or f"ranker-{self.data.source}"
+
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Load `params.yaml` (the embedded one unless `path` is given) and apply `a.b=value` overrides, values in YAML.

@@ -182,15 +182,27 @@ def print_tables(tables: Iterable[Section], console: "Console") -> None:
         console.print(table)
 
 
+def write_report(run_folder: Path, title: str, tables: Iterable[Section], found: Mapping[str, Any]) -> None:
+    """Write `summary.json` (what was found, and its tables) and `report.html` of a run that judges no candidate."""
+    run_folder, shown = Path(run_folder), list(tables)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    page = run_folder / "report.html"
+    name = html.escape(f"{title} {run_folder.name}")
+    page.write_text(STYLE.replace("{title}", name) + f"<h1>{name}</h1>" + tables_html(shown), encoding="utf-8")
+    write_json(run_folder / "summary.json", {**found, "tables": shown, "skipped": [], "reports": {"run": str(page)}})
+
+
 def print_summary(run_folder: Path, console: "Console") -> None:
     """Print the summary of a completed run."""
     manifest = read_json(Path(run_folder) / "manifest.json")
-    print_tables(sections(manifest), console)
+    print_tables(manifest["tables"] if "tables" in manifest else sections(manifest), console)
     for note in manifest["skipped"]:
         console.print(f"skipped: {note}")
     seconds = sum(step["seconds"] for step in manifest["steps"])
     console.print(f"{seconds:.0f} s in {sum(step['status'] == 'done' for step in manifest['steps'])} steps")
     console.print(f"reports: {manifest['reports']['run']}")
+    if "gate" not in manifest:
+        return
     if manifest["gate"]["decision"] == "promote":
         console.print("[bold green]promoted[/bold green]: the candidate is the champion now")
     else:

@@ -19,6 +19,7 @@ class DataConfig(Section):
         "kuaisar (video searches), or logs in the contract"
     )
     input: str = Field(description="path of the raw input; empty for simulation and journey")
+    registered_model: str = Field(description="name of the model in the registry; empty for ranker-<source>")
     journey_departments: list[str] = Field(description="Complete Journey: departments taken, empty for all of them")
     journey_stores: int = Field(ge=1, description="Complete Journey: number of largest stores taken")
     journey_weeks: int = Field(ge=10, le=53, description="Complete Journey: number of weeks taken, from the first")
@@ -221,12 +222,12 @@ class DriftConfig(Section):
 
 
 class RetrainingConfig(Section):
-    """When the monitoring pipeline trains again (`monitoring.retraining.Policy`)."""
+    """What asks for a training and what forbids one (`monitoring.retraining.Policy`)."""
 
     max_age_days: int = Field(ge=1, description="a model older than that is trained again")
     drift_days: int = Field(ge=1, description="verdicts of drift in a row that ask for a training")
     cooldown_days: int = Field(ge=0, description="least days between two trainings, whatever asks")
-    budget: int = Field(ge=1, description="trainings in budget_days at most")
+    budget: int = Field(ge=0, description="trainings in budget_days at most; 0 forbids them")
     budget_days: int = Field(ge=1)
     min_new_days: int = Field(ge=1, description="mature days that the present model has not seen")
 

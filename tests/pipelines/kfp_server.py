@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.pipelines.hollow import hollow
+from tests.pipelines.hollow import Answer, hollow
 
 State = str | tuple[str, dict[str, str]]  # of the run, or with those of its steps
 
@@ -38,7 +38,7 @@ class PipelinesApi:
         token: str | None = None,
         error: str = "step failed",
         execute: Path | None = None,
-        answers: dict[str, str | Exception] | None = None,
+        answers: dict[str, Answer] | None = None,
     ):
         self.states, self.token, self.error, self.execute = list(states), token, error, execute
         self.answers = answers
@@ -167,7 +167,7 @@ class PipelinesApi:
         try:
             with contextlib.redirect_stdout(console), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # resources mean nothing to the local runner
-                components.load_component_from_text(ir)()
+                components.load_component_from_text(ir)(**run.get("runtime_config", {}).get("parameters", {}))
         except RuntimeError:
             state = "FAILED"
         records = console.records.values()

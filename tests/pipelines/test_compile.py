@@ -1,14 +1,17 @@
 """The IR: every step, the configuration as defaults, our image; and the settings of a cluster where they belong."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
-from pipelines.submit import compile_to
+from pipelines.catalogue import PIPELINES, compile_to
 from pipelines.training import STEPS
 from uniscale.config import load_config
 from uniscale.errors import ConfigError
 from uniscale.profile import Profile, load_profile
 
+ROOT = Path(__file__).resolve().parents[2]
 GPU_STEPS = {"champion", "train", "evaluate"}
 
 
@@ -17,7 +20,7 @@ def config():
     return load_config(None, ["model.name=dlrm_mlp", "seed=5", "data.source=logs", "data.input=/data/logs"])
 
 
-def compiled(config, folder, profile=None):
+def read(config, folder, profile=None):
     out = folder / "training.yaml"
     compile_to(config, out, profile)
     ir, *platforms = yaml.safe_load_all(out.read_text())
@@ -26,12 +29,12 @@ def compiled(config, folder, profile=None):
 
 @pytest.fixture(scope="module")
 def ir(config, tmp_path_factory):
-    return compiled(config, tmp_path_factory.mktemp("ir"))[0]
+    return read(config, tmp_path_factory.mktemp("ir"))[0]
 
 
 @pytest.fixture(scope="module")
 def gpu(config, tmp_path_factory):
-    return compiled(config, tmp_path_factory.mktemp("gpu"), load_profile("cluster-gpu"))
+    return read(config, tmp_path_factory.mktemp("gpu"), load_profile("cluster-gpu"))
 
 
 def step_of(executor):
@@ -180,11 +183,42 @@ def test_a_wrong_profile_is_refused_with_its_path(tmp_path, changes, message) ->
 
 
 def test_a_profile_for_an_unknown_step_is_refused_when_compiling(config, tmp_path) -> None:
-    profile = Profile.model_validate(edited(steps__trian="gpu"))
-    with pytest.raises(ConfigError, match=r"steps\.trian is no step; did you mean train"):
+    profile = Profile.model_validate(edited(steps__trainn="gpu"))
+    with pytest.raises(ConfigError, match=r"steps\.trainn is no step; did you mean train"):
         compile_to(config, tmp_path / "x.yaml", profile)
 
 
 def test_a_profile_that_is_not_there_is_said(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"no profile .*none\.yaml: copy one of profiles/"):
         load_profile(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_pipeline_has_its_steps_settled_and_its_effects_uncached(name, compiled) -> None:
+    ir, platform = yaml.safe_load_all(compiled(name, "cluster-gpu").read_text())
+    assert {step_of(executor) for executor in ir["deploymentSpec"]["executors"]} == set(PIPELINES[name].steps)
+    settled = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert {step_of(executor) for executor in settled} == set(PIPELINES[name].steps)
+    assert all(int(settings["activeDeadlineSeconds"]) > 0 for settings in settled.values())
+    cached = {task for task, of in tasks(ir) if of.get("cachingOptions", {}).get("enableCache")}
+    effects = {"preflight", "resolve", "seat", "promote", "reject", "summary", "finish"}
+    effects |= {"check", "served", "skew", "retrain", "watched", "start", "comparison", "backfilled"}
+    assert not {step_of(f"exec-{task}") for task in cached} & effects
+    retried = {task for task, of in tasks(ir) if "retryPolicy" in of}
+    dags = {task for task, of in tasks(ir) if "dag" in ir["components"][of["componentRef"]["name"]]}
+    every = {task for task, _ in tasks(ir)}
+    assert retried == every - dags - {"preflight", "finish"}
+
+
+def test_every_component_is_a_step_of_a_pipeline() -> None:
+    files = {path.stem for path in (ROOT / "components").glob("*.py")} - {"__init__", "image"}
+    assert files == {step for definition in PIPELINES.values() for step in definition.steps}
+
+
+def test_a_loop_runs_side_by_side_on_a_cluster_and_one_at_a_time_here(compiled) -> None:
+    limits = {}
+    for profile in (None, "cluster-cpu"):
+        ir = next(yaml.safe_load_all(compiled("sweep", profile).read_text()))
+        (loop,) = [task for _, task in tasks(ir) if "parameterIterator" in task]
+        limits[profile] = loop["iteratorPolicy"]["parallelismLimit"]
+    assert limits == {None: 1, "cluster-cpu": 8}

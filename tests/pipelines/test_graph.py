@@ -6,9 +6,8 @@ import pytest
 from kfp import compiler, dsl
 
 from components.image import step
+from pipelines.catalogue import PIPELINES
 from pipelines.graph import mermaid, redraw
-from pipelines.submit import compile_to
-from uniscale.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +26,22 @@ def use(made: dsl.Input[dsl.Artifact], also: dsl.Input[dsl.Artifact], out: dsl.O
 @step
 def combine(made: dsl.Input[dsl.Artifact], also: dsl.Input[dsl.Artifact]) -> None:
     """Use both."""
+
+
+@step
+def several() -> list[str]:
+    """Name several things."""
+    return []
+
+
+@step
+def tell_one(what: str) -> None:
+    """Say it."""
+
+
+@step
+def gather(made: dsl.Input[list[dsl.Artifact]]) -> None:
+    """Use all of them."""
 
 
 @step
@@ -71,6 +86,44 @@ def test_branches_hang_on_their_decision_and_the_exit_handler_on_the_last_steps(
     ]
 
 
+def test_a_loop_is_a_box_and_its_values_come_from_their_step(tmp_path) -> None:
+    @dsl.pipeline(name="small")
+    def small() -> None:
+        with dsl.ParallelFor(several().output, name="item") as item:
+            made = make(count=1).after(tell())
+            tell_one(what=item)
+        gather(made=dsl.Collected(made.outputs["out"]))
+
+    assert drawn(small, tmp_path) == [
+        'subgraph each_item["each item"]',
+        "make",
+        "tell",
+        "tell-one",
+        "end",
+        "make --> gather",
+        "several --> tell-one",
+        "tell --> make",
+    ]
+
+
+def test_a_page_of_pipelines_gets_each_below_its_own_heading(tmp_path) -> None:
+    pages = ""
+    for name in ("uniscale-a", "uniscale-b"):
+
+        @dsl.pipeline(name=name, description=f"About {name}")
+        def small() -> None:
+            tell()
+
+        compiler.Compiler().compile(small, str(tmp_path / f"{name}.yaml"))
+        pages = redraw(pages, tmp_path / f"{name}.yaml")
+    assert pages.index("## uniscale-a") < pages.index("## uniscale-b") and pages.count("```mermaid") == 2
+    older = pages.replace("flowchart TD\n  tell\n```\n", "flowchart TD\n  old\n```\n")
+    assert older.count("old") == 2
+    once = redraw(older, tmp_path / "uniscale-b.yaml")
+    assert once.index("old") < once.index("## uniscale-b") and once.count("old") == 1
+    assert redraw(once, tmp_path / "uniscale-a.yaml") == pages
+
+
 def test_redrawing_replaces_the_first_picture_and_nothing_else(tmp_path) -> None:
     @dsl.pipeline(name="small", description="A small one")
     def small() -> None:
@@ -83,9 +136,10 @@ def test_redrawing_replaces_the_first_picture_and_nothing_else(tmp_path) -> None
     assert redraw("", tmp_path / "ir.yaml") == f"## small\n\nA small one.\n\n{picture}\n"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/pipelines.md"])
-def test_the_pictures_in_the_repository_are_the_present_graph(page, tmp_path) -> None:
-    compile_to(load_config(), tmp_path / "training.yaml")
+@pytest.mark.parametrize(
+    ("page", "pipeline"), [("README.md", "training"), *(("docs/pipelines.md", name) for name in PIPELINES)]
+)
+def test_the_pictures_in_the_repository_are_the_present_graph(page, pipeline, compiled) -> None:
     text = (ROOT / page).read_text()
-    remedy = f"draw it again: uniscale compile --graph {page}"
-    assert redraw(text, tmp_path / "training.yaml") == text, remedy
+    remedy = f"draw it again: uniscale compile --pipeline {pipeline} --graph {page}"
+    assert redraw(text, compiled(pipeline)) == text, remedy

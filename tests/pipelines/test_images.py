@@ -7,8 +7,6 @@ import pytest
 import yaml
 
 from pipelines.images import build, build_commands, builder
-from pipelines.submit import compile_to
-from uniscale.config import load_config
 from uniscale.errors import MissingToolError, UniscaleError
 from uniscale.profile import load_profile
 
@@ -16,10 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("name", ["laptop", "cluster-gpu"])
-def test_every_image_of_the_ir_is_built_from_a_target_of_the_dockerfile(name, tmp_path) -> None:
+def test_every_image_of_the_ir_is_built_from_a_target_of_the_dockerfile(name, compiled) -> None:
     profile = load_profile(name)
-    compile_to(load_config(), tmp_path / "ir.yaml", profile)
-    executors = next(yaml.safe_load_all((tmp_path / "ir.yaml").read_text()))["deploymentSpec"]["executors"]
+    executors = next(yaml.safe_load_all(compiled(profile=name).read_text()))["deploymentSpec"]["executors"]
     commands = build_commands(profile)
     tags = {command[command.index("--tag") + 1] for command in commands}
     assert tags == {executor["container"]["image"] for executor in executors.values()}

@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 from components.preflight import preflight
 from pipelines import follow as following
 from pipelines.api import connect
+from pipelines.catalogue import PIPELINES
 from pipelines.follow import follow
-from pipelines.submit import compile_to, start_run, submit_run, upload
+from pipelines.submit import Asked, start_run, submit_run, upload
 from pipelines.training import STEPS
 from tests.pipelines.kfp_server import PipelinesApi, serving
 from uniscale.cli import app
@@ -32,17 +33,15 @@ def package(tmp_path):
     return tmp_path / "small.yaml"
 
 
-@pytest.fixture(scope="module")
-def training(tmp_path_factory):
+@pytest.fixture
+def training(compiled):
     """IR of the training pipeline for a cluster."""
-    out = tmp_path_factory.mktemp("ir") / "training.yaml"
-    compile_to(load_config(), out, load_profile("laptop"))
-    return out
+    return compiled("training", "laptop")
 
 
 def started(host, package, token=None):
     client = connect(host, token)
-    return client, start_run(client, host, upload(client, host, package, "small"), "tests")
+    return client, start_run(client, host, upload(client, host, package, "small"), "tests", "small")
 
 
 def followed(host, package, **options):
@@ -58,7 +57,7 @@ def test_the_training_pipeline_is_uploaded_as_a_version_once_and_run_from_it() -
     with serving(api) as host:
         client = connect(host, None)
         for _ in range(2):
-            run_id = submit_run(client, host, config, profile, "uniscale")
+            run_id = submit_run(client, host, Asked(config, profile), "uniscale")
     assert [pipeline["display_name"] for pipeline in api.pipelines.values()] == ["uniscale-training"]
     used = [run["pipeline_version_reference"]["pipeline_version_id"] for run in api.runs.values()]
     assert len(used) == 2 and len(set(used)) == 1
@@ -233,3 +232,64 @@ def test_a_schedule_is_made_listed_paused_resumed_and_deleted() -> None:
 def test_a_cron_of_three_fields_is_refused() -> None:
     with serving(PipelinesApi([])) as host, pytest.raises(ConfigError, match="has 3 fields"):
         schedule(host, "create", "--cron", "0 3 *")
+
+
+RUNS = [
+    ("continuous", {}, {"gate": "promote"}, {"reject"}),
+    ("monitoring", {}, {"retrain": "train", "served": ["2026-02-01"]}, set()),
+    ("monitoring", {}, {"retrain": "wait"}, {"start"}),
+    ("sweep", {"systems": ["hhsft@search", "mdl@search"], "base": "dcnv2@search"}, {}, set()),
+    ("backfill", {"first": "2026-02-01"}, {"days": ["2026-02-01", "2026-02-02"]}, set()),
+]
+
+
+@pytest.mark.parametrize(("pipeline", "parameters", "answers", "not_run"), RUNS)
+def test_every_pipeline_executes_from_its_ir_with_its_own_parameters(
+    compiled, tmp_path, pipeline, parameters, answers, not_run
+) -> None:
+    api, definition = PipelinesApi([], execute=tmp_path / "out", answers=answers), PIPELINES[pipeline]
+    package = compiled(pipeline, "laptop")
+    with serving(api) as host:
+        client = connect(host, None)
+        uploaded = upload(client, host, package, definition.name)
+        run_id = start_run(client, host, uploaded, "tests", definition.name, parameters)
+        end = follow(client, host, run_id, 60, lambda line: None, poll_seconds=0.01)
+    assert end.exit_code == following.PROMOTED, end
+    assert api.runs[run_id]["runtime_config"]["parameters"] == parameters
+    states = {task["display_name"]: task["state"] for task in api.runs[run_id]["run_details"]["task_details"]}
+    assert set(states) == set(definition.steps) - not_run and set(states.values()) == {"SUCCEEDED"}
+
+
+def test_a_loop_runs_its_steps_once_for_each_value(compiled, tmp_path) -> None:
+    for systems in (["hhsft@search"], ["hhsft@search", "mdl@search", "dcnv2@search"]):
+        api = PipelinesApi([], execute=tmp_path / str(len(systems)), answers={})
+        with serving(api) as host:
+            client = connect(host, None)
+            uploaded = upload(client, host, compiled("sweep", "laptop"), "uniscale-sweep")
+            start_run(client, host, uploaded, "tests", "uniscale-sweep", {"systems": systems})
+        assert len(list((tmp_path / str(len(systems))).rglob("trial*/**/executor_output.json"))) == len(systems)
+
+
+def test_a_pipeline_and_its_parameters_are_checked_before_anything_is_sent() -> None:
+    for arguments, message in (
+        (["--pipeline", "swep"], "no pipeline 'swep'; did you mean sweep"),
+        (["--pipeline", "sweep", "--param", "sytems=[a@search]"], "unknown parameter sytems; did you mean systems"),
+        (["--pipeline", "sweep", "--param", "systems=hhsft"], r"parameter systems = 'hhsft' is no List\[String\]"),
+        (["--pipeline", "sweep", "--param", "systems"], "--param takes name=value"),
+    ):
+        api = PipelinesApi([])
+        with serving(api) as host:
+            done = submit(host, *arguments)
+        with pytest.raises(ConfigError, match=message):
+            raise done.exception
+        assert not api.runs and not api.pipelines
+
+
+def test_a_schedule_of_another_pipeline_keeps_its_name_and_parameters() -> None:
+    api = PipelinesApi([])
+    with serving(api) as host:
+        schedule(host, "create", "--cron", "30 * * * *", "--pipeline", "monitoring", "--param", "service=http://r:3000")
+    (kept,) = api.schedules.values()
+    assert kept["display_name"] == "uniscale-monitoring"
+    assert kept["runtime_config"]["parameters"] == {"service": "http://r:3000"}
+    assert [pipeline["display_name"] for pipeline in api.pipelines.values()] == ["uniscale-monitoring"]

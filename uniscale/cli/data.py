@@ -1,4 +1,4 @@
-"""Verbs that look at data before a run: is a log folder fit to be trained on."""
+"""Verbs about data before a run: is a log folder fit to be trained on, which versions were there, what changed."""
 
 import contextlib
 import json
@@ -10,13 +10,23 @@ import typer
 
 from uniscale.cli.options import ConfigPath, Rows, Settings, console, load
 
+Dataset = Annotated[Path, typer.Argument(help="A file or folder that DVC tracks in this git checkout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Pinned = Annotated[Path, typer.Option(help="Folder of versions that were brought back.")]
+PINNED = Path("runs/data")
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs as `data …`."""
-    verbs = typer.Typer(no_args_is_help=True, help="Logs before a run, samples after one.")
-    for verb in (check, ids):
+    verbs = typer.Typer(no_args_is_help=True)
+    verbs.callback()(_group)
+    for verb in (check, ids, log, diff, pin):
         verbs.command()(verb)
     app.add_typer(verbs, name="data", rich_help_panel="Steps")
+
+
+def _group() -> None:
+    """Logs before a run and their versions, samples after one."""
 
 
 def check(
@@ -71,3 +81,55 @@ def ids(
         counts = f"{entry['shared']:.1%}", f"{entry['expected']:.1%}", f"{entry['rows']:,}"
         table.add_row(entry["table"], f"{entry['ids']:,}", *counts)
     console().print(table)
+
+
+def log(path: Dataset, as_json: AsJson = False) -> None:
+    """List the versions of a dataset, newest first: what each held (its DVC hash), since which commit, and why."""
+    from dataclasses import asdict
+
+    from uniscale.dataset import versions
+    from uniscale.run_report import print_tables
+
+    found = versions(path)
+    if as_json:
+        typer.echo(json.dumps([asdict(version) for version in found], indent=1))
+        return
+    rows = [[v.hash[:12], v.revision, v.at, v.author, v.message] for v in found]
+    print_tables([(f"Versions of {path}", ["DVC hash", "commit", "at", "by", "message"], rows)], console())
+
+
+def diff(
+    path: Dataset,
+    old: Annotated[str, typer.Argument(help="A version: commit, tag, branch, or the first digits of a DVC hash.")],
+    new: Annotated[str | None, typer.Argument(help="Another one; the files as they are now if absent.")] = None,
+    out: Pinned = PINNED,
+    as_json: AsJson = False,
+    settings: Settings = None,
+    config: ConfigPath = None,
+) -> None:
+    """Say what changed in a log folder between two versions: days, rows, schema, label rates, drifted columns."""
+    from monitoring.dataset_diff import diff as compare
+    from monitoring.dataset_diff import tables
+    from uniscale.dataset import find_version
+    from uniscale.dataset import pin as bring_back
+    from uniscale.run_report import print_tables
+
+    rules = load(config, settings).drift
+    before, after = (bring_back(path, find_version(path, name), out) if name else path for name in (old, new))
+    found = compare(before, after, rules.top_ids, rules.psi_warn, rules.js_warn)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        print_tables(tables(found), console())
+
+
+def pin(
+    path: Dataset,
+    version: Annotated[str, typer.Argument(help="Commit, tag, branch, or the first digits of a DVC hash.")],
+    out: Pinned = PINNED,
+) -> None:
+    """Bring a version back into a folder of its own, which never changes; prints the folder, for --input."""
+    from uniscale.dataset import find_version
+    from uniscale.dataset import pin as bring_back
+
+    typer.echo(bring_back(path, find_version(path, version), out))

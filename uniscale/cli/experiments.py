@@ -177,22 +177,16 @@ def check(
 
     Exits with 4 when the analysis is invalid or the experiment was rolled back.
     """
-    from monitoring.experiment import analyse_logs
     from monitoring.experiment_book import ExperimentBook
-    from monitoring.experiment_index import write_index
-    from monitoring.rollback import act_on
+    from monitoring.experiment_check import check_experiment
     from uniscale.registry import Registry
 
-    kept = ExperimentBook(book)
-    definition = kept.definition(name)
-    weights, since = kept.present(name)
-    present = definition.model_copy(update={"weights": weights})
-    out = book / name / "analysis"
-    result = analyse_logs(present, data / "serving_log", data / "logs", out, since=since)
-    _say(result)
     store = Registry(registry) if registry else None
-    post_mortem = act_on(kept, name, result, _traffic(service), store, datetime.now(UTC))
-    typer.echo(f"page: {out / 'experiment.html'}, index: {write_index(kept)}")
+    logs = (data / "serving_log", data / "logs")
+    kept = ExperimentBook(book)
+    result, post_mortem = check_experiment(kept, name, logs, _traffic(service), store, datetime.now(UTC))
+    _say(result)
+    typer.echo(f"page: {book / name / 'analysis' / 'experiment.html'}, index: {book / 'index.html'}")
     if post_mortem:
         typer.echo(f"rolled back: {post_mortem}")
     if post_mortem or result["verdict"] == "invalid":

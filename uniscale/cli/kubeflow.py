@@ -1,4 +1,4 @@
-"""Verbs for Kubeflow Pipelines: compile the pipeline, build its images, submit a run and follow it, keep schedules."""
+"""Verbs for Kubeflow Pipelines: compile a pipeline, build its images, submit a run and follow it, keep schedules."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from uniscale.cli.options import ConfigPath, Settings, console, load
+from uniscale.cli.options import ConfigPath, Parameters, Pipeline, Settings, console, load, parameters_of
 
 Host = Annotated[str, typer.Option(envvar="KFP_HOST", help="URL of the Kubeflow Pipelines API.")]
 Token = Annotated[str | None, typer.Option(envvar="KFP_TOKEN", help="Bearer token, if the API asks for one.")]
 Namespace = Annotated[str | None, typer.Option(envvar="KFP_NAMESPACE", help="Of a Kubeflow with several users.")]
-ProfileName = Annotated[str, typer.Option("--profile", help="A file of profiles/ by its name, or one of your own.")]
+ProfileName = Annotated[
+    str,
+    typer.Option("--profile", envvar="UNISCALE_PROFILE", help="A file of profiles/ by its name, or one of your own."),
+]
 Experiment = Annotated[str, typer.Option(help="Kubeflow experiment to file runs under.")]
 Schedule = Annotated[str, typer.Argument(help="Its name or id.")]
 
@@ -27,23 +30,25 @@ def register(app: typer.Typer) -> None:
 
 
 def compile_pipeline(
-    out: Annotated[Path, typer.Option(help="IR YAML to write.")] = Path("uniscale-training.yaml"),
+    out: Annotated[Path | None, typer.Option(help="IR YAML to write; named like the pipeline if absent.")] = None,
+    pipeline: Pipeline = "training",
     profile: Annotated[
         str | None, typer.Option(help="Settle images, resources and devices for a cluster, e.g. cluster-gpu.")
     ] = None,
     graph: Annotated[
-        Path | None, typer.Option(help="Draw the pipeline into this Markdown file, in place of its first picture.")
+        Path | None, typer.Option(help="Draw the pipeline into this Markdown file, in place of its picture there.")
     ] = None,
     settings: Settings = None,
     config: ConfigPath = None,
 ) -> None:
-    """Compile the training pipeline to the IR YAML that Kubeflow Pipelines takes, and draw it."""
+    """Compile a pipeline to the IR YAML that Kubeflow Pipelines takes, and draw it."""
+    from pipelines.catalogue import compile_to, pipeline_named
     from pipelines.graph import redraw
-    from pipelines.submit import compile_to
     from uniscale.profile import load_profile
 
     chosen = load(config, settings)
-    compile_to(chosen, out, load_profile(profile) if profile else None)
+    out = out or Path(f"{pipeline_named(pipeline).name}.yaml")
+    compile_to(chosen, out, load_profile(profile) if profile else None, pipeline)
     typer.echo(f"wrote {out}")
     if graph:
         graph.write_text(redraw(graph.read_text() if graph.exists() else "", out))
@@ -80,10 +85,12 @@ def submit(
     retry: Annotated[bool, typer.Option("--retry", help="Start the failed steps of --run-id again.")] = False,
     wait: Annotated[bool, typer.Option(help="Follow the run; the exit code is its outcome.")] = True,
     timeout_seconds: Annotated[float, typer.Option(help="How long to follow.")] = 86400.0,
+    pipeline: Pipeline = "training",
+    parameters: Parameters = None,
     settings: Settings = None,
     config: ConfigPath = None,
 ) -> None:
-    """Submit the training pipeline to Kubeflow and follow it to its end.
+    """Submit a pipeline to Kubeflow and follow it to its end.
 
     Exits with 0 when the candidate was promoted, 3 when it was rejected, 4 when the run was canceled, 5 when it still
     runs after --timeout-seconds, and 1 when it failed or Kubeflow cannot be reached.
@@ -96,14 +103,16 @@ def submit(
     chosen, cluster = load(config, settings), load_profile(profile)
     from pipelines import follow as following
     from pipelines.api import connect
-    from pipelines.submit import submit_run
+    from pipelines.submit import Asked, submit_run
 
     client = connect(host, token, namespace)
     if run_id and cancel:
         following.cancel(client, host, run_id)
     elif run_id and retry:
         following.retry(client, host, run_id)
-    started = run_id or submit_run(client, host, chosen, cluster, experiment)
+    started = run_id or submit_run(
+        client, host, Asked(chosen, cluster, pipeline, parameters_of(parameters)), experiment
+    )
     typer.echo(f"run {started}: {following.run_page(host, started)}")
     if not wait:
         return
@@ -120,18 +129,22 @@ def create(
     namespace: Namespace = None,
     profile: ProfileName = "laptop",
     experiment: Experiment = "uniscale",
-    name: Annotated[str, typer.Option(help="Name of the schedule.")] = "uniscale-training",
+    name: Annotated[str | None, typer.Option(help="Name of the schedule; the pipeline's if absent.")] = None,
+    pipeline: Pipeline = "training",
+    parameters: Parameters = None,
     settings: Settings = None,
     config: ConfigPath = None,
 ) -> None:
-    """Run the training pipeline whenever a clock says so; one at a time, without catching up."""
+    """Run a pipeline whenever a clock says so; one at a time, without catching up."""
     from uniscale.profile import load_profile
 
     chosen, cluster = load(config, settings), load_profile(profile)
     from pipelines.api import connect
-    from pipelines.submit import create_schedule
+    from pipelines.submit import Asked, create_schedule
 
-    made = create_schedule(connect(host, token, namespace), host, chosen, cluster, experiment, name, cron)
+    asked = Asked(chosen, cluster, pipeline, parameters_of(parameters))
+    name = name or asked.name
+    made = create_schedule(connect(host, token, namespace), host, asked, experiment, name, cron)
     typer.echo(f"schedule {name}: {made}")
 
 

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from uniscale.cli.options import ConfigPath, Input, Settings, Source, console, load
+from uniscale.cli.options import (
+    ConfigPath,
+    Input,
+    Parameters,
+    Pipeline,
+    Settings,
+    Source,
+    console,
+    load,
+    parameters_of,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -24,13 +34,20 @@ def run(
     config: ConfigPath = None,
     runs: Annotated[Path, typer.Option(help="Folder of runs, step cache and model registry.")] = Path("runs"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Do not resume a run that was cut off.")] = False,
+    pipeline: Pipeline = "training",
+    parameters: Parameters = None,
+    data_version: Annotated[
+        str | None, typer.Option(help="Version of --input: a commit, tag, branch, or digits of its DVC hash.")
+    ] = None,
 ) -> None:
     """Run the whole chain on this machine: logs, features, samples, training, gate, service, monitoring.
 
     A run that was killed is resumed from its finished steps when the same command is given again. Exits with 0 when
-    the candidate was promoted and with 3 when it was rejected.
+    the candidate was promoted, with 3 when it was rejected; pipelines without a candidate end with 0.
     """
     screen = console()
+    if data_version is not None:
+        input = _pinned(input, data_version, runs)
     chosen = load(
         config,
         settings,
@@ -42,9 +59,20 @@ def run(
     from pipelines.local import run_locally
     from uniscale.run_report import print_summary
 
-    outcome = run_locally(chosen, runs, screen.print, fresh=fresh)
+    given = parameters_of(parameters)
+    outcome = run_locally(chosen, runs, screen.print, fresh=fresh, pipeline=pipeline, parameters=given)
     print_summary(outcome.folder, screen)
-    raise typer.Exit(0 if outcome.promoted else 3)
+    raise typer.Exit(3 if outcome.promoted is False else 0)
+
+
+def _pinned(input: Path | None, version: str, runs: Path) -> Path:
+    """The named version of the input, brought back below the folder of runs."""
+    from uniscale.dataset import find_version, pin
+    from uniscale.errors import ConfigError
+
+    if input is None:
+        raise ConfigError(f"--data-version {version} is a version of --input: give the path that DVC tracks")
+    return pin(input, find_version(input, version), runs / "data")
 
 
 def show(

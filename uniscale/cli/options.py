@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,13 @@ Tables = Annotated[Path, typer.Option("--features", help="Feature folder.")]
 Rows = Annotated[Path, typer.Option("--samples", help="Samples folder.")]
 Deployment = Annotated[Path, typer.Option(help="Deployment folder.")]
 
+Pipeline = Annotated[
+    str, typer.Option("--pipeline", help="training, continuous, monitoring, sweep or backfill (docs/pipelines.md).")
+]
+Parameters = Annotated[
+    list[str] | None, typer.Option("--param", help="name=value of the pipeline's own parameters, as often as needed.")
+]
+
 
 def load(config: Path | None, settings: list[str] | None, **overrides: str | None) -> "Config":
     """The configuration of a verb: file, then --set, then the verb's own options (dots written as two underscores)."""
@@ -32,6 +39,29 @@ def load(config: Path | None, settings: list[str] | None, **overrides: str | Non
 
     named = [f"{key.replace('__', '.')}={value}" for key, value in overrides.items() if value is not None]
     return load_config(config, [*(settings or []), *named])
+
+
+def parameters_of(given: list[str] | None) -> dict[str, Any]:
+    """The parameters of `--param`, values in YAML; days and numbers that a text parameter takes are quoted there.
+
+    Raises:
+        ConfigError: not of the form name=value.
+    """
+    import yaml
+
+    from uniscale.errors import ConfigError
+
+    found = {}
+    for pair in given or []:
+        name, separator, value = pair.partition("=")
+        try:
+            read = yaml.safe_load(value)
+        except yaml.YAMLError:
+            read = value
+        if not separator:
+            raise ConfigError(f"--param takes name=value, got {pair!r}, e.g. --param first=2026-02-01")
+        found[name.strip()] = [str(one) for one in read] if isinstance(read, list) else value
+    return found
 
 
 def console() -> "Console":

@@ -1,0 +1,44 @@
+"""Step: one system of a sweep, trained and judged against the base."""
+
+from kfp import dsl
+
+from components.image import step
+
+
+@step
+def trial(
+    seed: int,
+    model: str,
+    train: str,
+    gate: str,
+    system: str,
+    work: str,
+    raw: dsl.Input[dsl.Dataset],
+    rows: dsl.Input[dsl.Dataset],
+    against: dsl.Input[dsl.Artifact],
+    tried: dsl.Output[dsl.Artifact],
+) -> None:
+    """Train and judge a system.
+
+    Args:
+        seed: seed of weights, order and bootstrap.
+        model: section `model` of the configuration, as JSON.
+        train: section `train`, as JSON.
+        gate: section `gate`, as JSON (confidence and resamples).
+        system: model@rows, then changed settings after commas.
+        work: folder for checkpoints.
+        raw: the log folder, for the truth of a simulation.
+        rows: the samples folder.
+        against: output of the base.
+        tried: model, evaluation and trial.json.
+    """
+    from pathlib import Path
+
+    from models.compare import Data
+    from models.trials import trial
+    from uniscale.config import config_from_sections
+
+    config = config_from_sections(seed, model=model, train=train, gate=gate)
+    truth = Path(raw.path) / "truth"
+    data = Data(Path(rows.path), truth if truth.exists() else None)
+    trial(config, data, system, Path(against.path), Path(tried.path), Path(work))

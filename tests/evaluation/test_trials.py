@@ -1,0 +1,47 @@
+"""A sweep's trials, run apart, give the table that one comparison gives; a refused system is on record."""
+
+import pytest
+
+from models.compare import Data, System, compare
+from models.trials import tables, tabulate, trial
+from tests.models.small import small_config, small_samples
+from uniscale.errors import ModelError
+
+CONFIG = small_config("train.epochs=1", "gate.bootstrap_resamples=100", "train.batch_samples=512")
+SYSTEMS = ["dlrm_mlp@search", *(f"dcnv2@search,model.dcnv2.rank={rank}" for rank in (2, 4, 8))]
+REFUSED = "hhsft@search,train.sparse_start=/nowhere"
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory):
+    root = tmp_path_factory.mktemp("trials")
+    data = Data(small_samples(root / "samples"), None)
+    for place, system in enumerate([*SYSTEMS, REFUSED]):
+        trial(CONFIG, data, system, root / "0" if place else None, root / str(place), root / "work")
+    found = tabulate([root / str(place) for place in range(5)], CONFIG.gate.confidence, root / "table")
+    return root, data, found
+
+
+def test_the_table_is_that_of_one_comparison(tried):
+    root, data, found = tried
+    at_once = compare(CONFIG, {CONFIG.seed: data}, [System.parse(text) for text in SYSTEMS], root / "at_once")
+    for one, other in zip(found["systems"], at_once["systems"], strict=True):
+        assert {**one, "samples_per_second": 0} == {**other, "samples_per_second": 0}
+    assert found["base"] == SYSTEMS[0] and found["seeds"] == [CONFIG.seed]
+    assert {path.name for path in (root / "table").iterdir()} == {f"comparison.{end}" for end in ("json", "md", "html")}
+
+
+def test_sizes_of_one_model_get_a_fit_or_the_reason_for_none(tried):
+    _, _, found = tried
+    assert set(found["fits"]) == {"forward_flops_per_sample", "dense_parameters"}
+    assert all("alpha" in fit or "3 needed" in fit["reason"] for fit in found["fits"].values())
+    titles = [title for title, _, _ in tables(found)]
+    assert titles == [f"Against {SYSTEMS[0]}", "Gain in GAUC as E · X^α"]
+
+
+def test_a_system_that_cannot_be_trained_is_said_and_a_base_that_cannot_ends_the_sweep(tried, tmp_path):
+    _, data, found = tried
+    assert "sparse_start" in found["not_run"][REFUSED]
+    assert tables(found)[0][2][-1][0] == REFUSED
+    with pytest.raises(ModelError, match="sparse_start"):
+        trial(CONFIG, data, REFUSED, None, tmp_path / "base", tmp_path / "work")
