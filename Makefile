@@ -11,7 +11,7 @@ MODEL ?=
 SET ?=
 PROFILE ?= laptop
 
-.PHONY: setup run test bench check images manifests clean
+.PHONY: setup run test test-slow bench check images manifests clean
 
 setup: $(READY)
 
@@ -30,7 +30,11 @@ run: setup
 	|| { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# Clusters of Spark, killed workers, a whole run killed and resumed: what takes minutes, which CI runs as well.
+test-slow: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 # What docs/benchmarks.md records; each is also run on its own, with larger sizes by its flags (--help).
 bench: setup

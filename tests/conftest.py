@@ -1,12 +1,28 @@
-"""Shared by all tests: telemetry off before any dependency is imported, and a count of the GPU tests not run."""
+"""Shared by all tests: telemetry off before a dependency is imported, one Spark session a process, GPU tests skipped."""
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from uniscale.cli import ENVIRONMENT
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
 os.environ.update(ENVIRONMENT)
+
+
+@pytest.fixture(scope="session")
+def spark() -> "Iterator[SparkSession]":
+    """The session of this process; who opens another one takes this JVM down with it."""
+    from features.es3.session import spark_session
+    from uniscale.sections import SparkConfig
+
+    config = SparkConfig(master="local[2]", driver_memory="1g", shuffle_partitions=2, settings={})
+    with spark_session(config, "-XX:+UseSerialGC -XX:TieredStopAtLevel=1") as session:
+        yield session
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

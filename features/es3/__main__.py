@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="params.yaml to read instead of the packaged one")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of params.yaml")
     options = parser.parse_args()
-    config = load_config(options.config, ["spark.master=", *options.set])
+    config = load_config(options.config, ['spark.master=""', *options.set])
     build_samples(config, options.logs, options.features, options.out, previous=options.previous)
 
 

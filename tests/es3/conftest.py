@@ -1,6 +1,6 @@
-"""One Spark session for the whole folder, and hand-made tables in minutes after a fixed midnight."""
+"""Hand-made tables in minutes after a fixed midnight."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,8 +8,6 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from features.es3.attribution import Rules
-from features.es3.session import spark_session
-from uniscale.sections import SparkConfig
 
 MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,13 +28,6 @@ def at(minute: float) -> int:
 def clock(minute: float) -> datetime:
     """The same as a timestamp."""
     return MIDNIGHT + timedelta(minutes=minute)
-
-
-@pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
-    config = SparkConfig(master="local[2]", driver_memory="1g", shuffle_partitions=2, settings={})
-    with spark_session(config, "-XX:+UseSerialGC -XX:TieredStopAtLevel=1") as session:
-        yield session
 
 
 @pytest.fixture

@@ -94,14 +94,14 @@ def test_a_folder_that_is_not_there_is_said_to_be_missing(tmp_path):
 @pytest.mark.spark
 @pytest.mark.slow
 @pytest.mark.xdist_group("spark")
-def test_the_rest_becomes_samples(spoilt, tmp_path):
+def test_the_rest_becomes_samples(spoilt, spark, tmp_path):
     from features.build import build_features
     from features.es3.build import build_samples
 
-    config = load_config(overrides=[*SMALL, "spark.driver_memory=1g"])
+    config = load_config(overrides=SMALL)
     ingest(RULES, spoilt[0].write(tmp_path / "logs"), tmp_path / "clean")
     build_features(config, tmp_path / "clean", tmp_path / "features")
-    manifest = build_samples(config, tmp_path / "clean", tmp_path / "features", tmp_path / "samples")
+    manifest = build_samples(config, tmp_path / "clean", tmp_path / "features", tmp_path / "samples", spark)
     found = manifest["search_requests"]
     assert found["logged"] == sum(found[part] for part in ("warm_up", "immature", "without_exposures", "written")) > 0
     for task in manifest["events"].values():
