@@ -1,4 +1,4 @@
-"""Shared by all tests: telemetry off before a dependency is imported, one Spark session a process, GPU tests skipped."""
+"""Shared by all tests: telemetry off before a dependency is imported, one Spark session, GPU tests skipped."""
 
 import os
 from collections.abc import Iterator
