@@ -54,10 +54,11 @@ def backfill_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
         finish = finish_step(seed=seed, notify=notify, runs=runs, run_id=run).set_caching_options(False)
         with dsl.ExitHandler(finish, name="run"):
             _, clean = read_logs(defaults, profile, seed, data, simulation, ingest, input_hash)
-            resolved = resolve_step(registry=registry, name=registered_model, requested=champion_version)
-            resolved.set_caching_options(False)
             named = days_step(first=first, last=last, clean=clean)
             with dsl.ParallelFor(named.output, name="day", parallelism=SIDE_BY_SIDE if profile else 1) as day:
+                # Not before the loop: kfp.local 2.17.0 puts the day into every parameter that comes from outside.
+                resolved = resolve_step(registry=registry, name=registered_model, requested=champion_version)
+                resolved.set_caching_options(False)
                 known = cut_step(day=day, clean=clean).outputs["known"]
                 _, rows = build(Sections(seed, features, samples, spark), known)
                 scored = score_step(

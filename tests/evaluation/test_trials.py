@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.compare import Data, System, compare
+from models.compare import Data, System, Table, compare
 from models.trials import tables, tabulate, trial
 from tests.models.small import small_config, small_samples
 from uniscale.errors import ModelError
@@ -24,7 +24,8 @@ def tried(tmp_path_factory):
 
 def test_the_table_is_that_of_one_comparison(tried):
     root, data, found = tried
-    at_once = compare(CONFIG, {CONFIG.seed: data}, [System.parse(text) for text in SYSTEMS], root / "at_once")
+    table = Table(tuple(System.parse(text) for text in SYSTEMS))
+    at_once = compare(CONFIG, {CONFIG.seed: data}, table, root / "at_once")
     for one, other in zip(found["systems"], at_once["systems"], strict=True):
         assert {**one, "samples_per_second": 0} == {**other, "samples_per_second": 0}
     assert found["base"] == SYSTEMS[0] and found["seeds"] == [CONFIG.seed]

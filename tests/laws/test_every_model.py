@@ -138,7 +138,7 @@ def test_sixty_four_rows_are_learnt_by_heart(name, parts, data):
     assert 0 < few.labels.sum() < few.labels.size
     model = small(name, parts)
     model.fit(few)
-    losses = fit(model, to_batch(few, vectors), steps=400, learning_rate=0.02, enough=0.05)
+    losses = fit(model, to_batch(few, vectors), steps=400, learning_rate=0.005, enough=0.05)
     assert losses[-1] < 0.05 < losses[0]
 
 

@@ -77,7 +77,8 @@ def blank(**values):
     from models.batches import Batch
 
     names = Batch.__dataclass_fields__
-    defaults = {"slot": torch.tensor([0]), "candidate_mask": torch.ones(1, 1, dtype=torch.bool)}
+    first = torch.tensor([0])
+    defaults = {"request_of": first, "slot": first, "candidate_mask": torch.ones(1, 1, dtype=torch.bool)}
     return Batch(**{name: values.get(name, defaults.get(name)) for name in names})
 
 
