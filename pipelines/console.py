@@ -61,8 +61,8 @@ class StepConsole:
                 self._begin(COPY_SUFFIX.sub("", found["step"]))
             elif found := ENDED.search(line):
                 self._end(found["status"])
-        elif self.current is not None and line.startswith("    "):
-            self._of_step(line[4:].rstrip())
+        elif self.current is not None:  # indented, unless a loop's threads have taken the indentation off
+            self._of_step(line.removeprefix("    ").rstrip())
 
     def _begin(self, name: str) -> None:
         self.started = time.monotonic()
