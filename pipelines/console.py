@@ -28,7 +28,8 @@ class StepConsole:
     """A stream that takes everything the local runner prints, logs it whole, and tells steps apart.
 
     It reads the runner's own messages (kfp 2.17.0): 'Executing task …' and 'Task … finished with status …'; what a
-    step itself prints arrives indented by four spaces.
+    step itself prints arrives indented by four spaces, or by any other number once a loop has run: its threads replace
+    the one `print` of the process and put it back in any order. The executor's own lines show how far.
     """
 
     def __init__(self, log: TextIO, show: Callable[[str], None]):
@@ -38,6 +39,7 @@ class StepConsole:
         self.started = 0.0
         self.partial = ""
         self.in_executor_input = False
+        self.indent = 4
 
     def write(self, text: str) -> int:
         """Take a piece of output; whole lines are interpreted."""
@@ -61,8 +63,8 @@ class StepConsole:
                 self._begin(COPY_SUFFIX.sub("", found["step"]))
             elif found := ENDED.search(line):
                 self._end(found["status"])
-        elif self.current is not None:  # indented, unless a loop's threads have taken the indentation off
-            self._of_step(line.removeprefix("    ").rstrip())
+        elif self.current is not None:
+            self._of_step(line.rstrip())
 
     def _begin(self, name: str) -> None:
         self.started = time.monotonic()
@@ -79,8 +81,11 @@ class StepConsole:
     def _of_step(self, line: str) -> None:
         assert self.current is not None
         if "[KFP Executor" in line:
+            self.indent = len(line) - len(line.lstrip())
             self.in_executor_input = line.endswith("Got executor_input:")
-        elif self.in_executor_input:
+            return
+        line = line.removeprefix(" " * self.indent)
+        if self.in_executor_input:
             self.in_executor_input = line != "}"
         elif line:
             self.current.lines.append(line)

@@ -45,6 +45,14 @@ def test_a_failed_step_is_recorded_with_its_message_however_the_output_is_cut() 
         assert not any("inputs" in line for line in shown)
 
 
+def test_however_far_a_steps_output_is_indented_its_message_is_found() -> None:
+    for indent in (0, 8, 12):
+        console, shown, _ = feed(OUTPUT.replace("\n    ", "\n" + " " * indent), 3)
+        assert error_of(console.records["package"]) == "no file x: run its step\n  with a second line"
+        assert any("package: 50%, 1 of 2 models" in line for line in shown)
+        assert not any("inputs" in line for line in shown)
+
+
 def test_a_step_without_a_message_says_so() -> None:
     console, _, _ = feed(
         OUTPUT.split("    [KFP")[0] + "02:16:26.9 - INFO - Task 'package' finished with status FAILURE\n", 1

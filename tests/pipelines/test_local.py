@@ -64,7 +64,7 @@ def test_a_run_keeps_its_steps_and_its_tables_and_promotes_nothing(tmp_path) -> 
 
 
 def test_a_run_that_failed_goes_on_under_its_id_and_other_parameters_are_another_run(tmp_path) -> None:
-    with pytest.raises(UniscaleError, match="step say failed: "):
+    with pytest.raises(UniscaleError, match="step say failed: not to be said: bad"):
         run_locally(CONFIG, tmp_path, lambda line: None, pipeline="small", parameters={"words": ["a", "bad"]})
     (failed,) = tmp_path.glob("*/manifest.json")
     other = run_locally(CONFIG, tmp_path, lambda line: None, pipeline="small", parameters={"words": ["a"]})
