@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The lock is complete, so nothing is left to resolve, except for torch: which CUDA packages it needs depends on its wheel.
+# PySpark comes as a source archive of 450 MB, so its wheel is built beside the rest.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DATA ?= simulation
 INPUT ?=
@@ -19,7 +20,8 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 is needed, found " + sys.version.split()[0] + ": set PYTHON=/path/to/python3.11") if sys.version_info[:2] != (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -c requirements.lock torch
-	$(PIP) --no-deps -r requirements.lock
+	$(PIP) --no-deps -c requirements.lock pyspark & spark=$$!; \
+	grep -v '^pyspark==' requirements.lock | $(PIP) --no-deps -r /dev/stdin; rest=$$?; wait $$spark && exit $$rest
 	$(PIP) --no-deps --no-build-isolation -e .
 	$(BIN)/python -m pip check
 	touch $(READY)
