@@ -170,6 +170,8 @@ def edited(**changes):
         ({"pools__gpu__retries": None}, r"missing key pools\.gpu\.retries"),
         ({"pools__gpu__retries": -1}, r"pools\.gpu\.retries = -1"),
         ({"pools__gpu__accelerators": 0}, r"pools\.gpu: give accelerator and accelerators both"),
+        ({"pools__gpu__cpu_limit": "8 cores"}, r"pools\.gpu\.cpu_limit = '8 cores'"),
+        ({"pools__gpu__memory_request": "128 GB"}, r"pools\.gpu\.memory_request = '128 GB'"),
         ({"pull_policy": "Sometimes"}, "pull_policy = 'Sometimes'"),
         ({"steps__train": "gup"}, "steps.train = 'gup' names no pool; did you mean gpu"),
         ({"pools__default": None}, "pools has no `default`"),
