@@ -25,8 +25,15 @@ def spark() -> "Iterator[SparkSession]":
         yield session
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip GPU tests where there is no device; torch is imported only if one was collected."""
+    """Skip GPU tests where there is no device; torch is imported only if one was collected.
+
+    With several workers, one gets a whole file, or what is marked to share one JVM or one deployment.
+    """
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu:
         return
