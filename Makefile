@@ -33,11 +33,11 @@ run: setup
 	|| { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 # Clusters of Spark, killed workers, a whole run killed and resumed: what takes minutes, which CI runs as well.
 test-slow: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 # What docs/benchmarks.md records; each is also run on its own, with larger sizes by its flags (--help).
 bench: setup

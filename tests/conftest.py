@@ -1,7 +1,10 @@
-"""Shared by all tests: telemetry off before a dependency is imported, one Spark session, GPU tests skipped."""
+"""Shared by all tests: telemetry off before a dependency is imported, one Spark session and one set of MLflow's
+migrations a process, GPU tests skipped."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,15 +28,24 @@ def spark() -> "Iterator[SparkSession]":
         yield session
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip GPU tests where there is no device; torch is imported only if one was collected.
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """`empty_registry(folder)`: the folder, made, with MLflow's tables in it, whose migrations take seconds."""
+    from uniscale.registry import Registry
 
-    With several workers, one gets a whole file, or what is marked to share one JVM or one deployment.
-    """
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    made = tmp_path_factory.mktemp("registry")
+    Registry(made)._call(lambda client: client.search_registered_models())
+
+    def copy(folder: Path) -> Path:
+        folder.mkdir()
+        shutil.copy(made / "mlflow.db", folder)
+        return folder
+
+    return copy
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip GPU tests where there is no device; torch is imported only if one was collected."""
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu:
         return

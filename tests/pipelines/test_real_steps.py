@@ -26,11 +26,11 @@ def samples(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def registry(samples, tmp_path_factory):
+def registry(samples, tmp_path_factory, empty_registry):
     """A registry with a champion that was trained on these samples."""
     root = tmp_path_factory.mktemp("registry")
     train(CONFIG, samples, root / "model", "dlrm_mlp", "search", root / "work")
-    store = Registry(root / "registry", "ranker")
+    store = Registry(empty_registry(root / "registry"), "ranker")
     store.promote(store.register(root / "model", run_id="r0").number, force=True, reason="a test")
     return root / "registry"
 

@@ -10,15 +10,12 @@ from pathlib import Path
 
 import httpx
 import pyarrow.parquet as pq
-import pytest
 
 from serving.deployment import Deployment
 from serving.process import environment
 from tests.manifests.kinds import base
 from tests.serving.live import ASKED
 from uniscale.artifacts import content_hash
-
-pytestmark = pytest.mark.xdist_group("service")
 
 KEY = "a key of the tests"
 
