@@ -12,6 +12,9 @@ MODEL ?=
 SET ?=
 PROFILE ?= laptop
 
+# Tests start many processes: where containers forbid it, each would compile the source anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup run test test-slow bench check images manifests clean
 
 setup: $(READY)

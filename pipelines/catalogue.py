@@ -57,8 +57,11 @@ def check_parameters(graph: Any, given: Mapping[str, Any]) -> None:
             raise ConfigError(f"parameter {name} = {value!r} is no {known[name].type}")
 
 
-def compile_to(config: Config, out: Path, profile: Profile | None = None, pipeline: str = "training") -> None:
+def compile_to(config: Config, out: Path, profile: Profile | None = None, pipeline: str = "training") -> Any:
     """Write the IR YAML of a pipeline, its parameters defaulting to `config`, its tasks settled by `profile`.
+
+    Returns:
+        The graph that was written, for `check_parameters`.
 
     Raises:
         ConfigError: no such pipeline, or the profile names a step that no pipeline has.
@@ -71,4 +74,6 @@ def compile_to(config: Config, out: Path, profile: Profile | None = None, pipeli
         if step not in known:
             raise ConfigError(f"profile: steps.{step} is no step{nearest(step, known)}")
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(definition.build(config, profile), str(out))
+    graph = definition.build(config, profile)
+    compiler.Compiler().compile(graph, str(out))
+    return graph

@@ -29,7 +29,7 @@ def mermaid(package: Path) -> str:
     out. Dotted ones are conditions, and the exit handler's. Branches that end with the same steps share them. A box
     holds the steps that run for each of several values.
     """
-    ir = next(yaml.safe_load_all(Path(package).read_text()))
+    ir = _read(package)
     arrows = dict.fromkeys(_arrows(ir["root"], ir["components"], {}, None))  # a set that keeps its order
     steps = sorted({arrow.target for arrow in arrows} | {arrow.source for arrow in arrows if arrow.source})
     known = {arrow for arrow in arrows if arrow.source}
@@ -45,6 +45,10 @@ def mermaid(package: Path) -> str:
     return "\n".join(["flowchart TD", *(f"  {line}" for line in lines)]) + "\n"
 
 
+def _read(package: Path) -> Any:
+    return next(yaml.load_all(Path(package).read_text(), yaml.CSafeLoader))
+
+
 def redraw(page: str, package: Path) -> str:
     """A Markdown page with the picture of a pipeline replaced, or added.
 
@@ -52,7 +56,7 @@ def redraw(page: str, package: Path) -> str:
     the first block.
     """
     block = f"```mermaid\n{mermaid(package)}```"
-    info = next(yaml.safe_load_all(Path(package).read_text()))["pipelineInfo"]
+    info = _read(package)["pipelineInfo"]
     title = f"## {info['name']}\n"
     if title in page or not LISTED.search(page):
         before, _, after = page.rpartition(title) if title in page else ("", "", page)

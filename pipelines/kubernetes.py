@@ -3,6 +3,7 @@
 import re
 
 from kfp import dsl, kubernetes
+from kfp.dsl.structures import ResourceSpec
 
 from uniscale.profile import Pool, Profile
 
@@ -16,7 +17,8 @@ def apply_profile(profile: Profile) -> None:
     steps = {name: COPY_SUFFIX.sub("", name) for name in pipeline.tasks}
     images = {target: profile.image_of(target) for target in profile.targets()}  # each costs a walk over the source
     for name, task in pipeline.tasks.items():
-        task.set_container_image(images[profile.pool_of(steps[name]).target])
+        pool = profile.pool_of(steps[name])
+        _contain(task, images[pool.target], pool)
         _settle(task, steps[name], profile)
 
 
@@ -30,23 +32,28 @@ def _settle(task: dsl.PipelineTask, step: str, profile: Profile) -> None:
     for secret, variables in profile.secrets.items():
         # Optional for Kubernetes, which would let the pod wait for ever; the preflight step says what is missing.
         kubernetes.use_secret_as_env(task, secret_name=secret, secret_key_to_env=variables, optional=True)
-    _resources(task, pool)
+    if pool.shared_memory:
+        size = pool.shared_memory
+        kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=size)
     _placement(task, pool)
     kubernetes.set_timeout(task, pool.timeout_seconds)
     if pool.retries and step not in NOT_RETRIED:
         task.set_retry(pool.retries, backoff_duration=f"{pool.retry_seconds}s", backoff_factor=2.0)
 
 
-def _resources(task: dsl.PipelineTask, pool: Pool) -> None:
-    task.set_cpu_request(pool.cpu_request).set_cpu_limit(pool.cpu_limit)
-    task.set_memory_request(pool.memory_request).set_memory_limit(pool.memory_limit)
-    if pool.accelerator:
-        task.set_accelerator_type(pool.accelerator).set_accelerator_limit(pool.accelerators)
-    if pool.shared_memory:
-        size = pool.shared_memory
-        kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=size)
-    for name, value in pool.environment.items():
-        task.set_env_variable(name, value)
+def _contain(task: dsl.PipelineTask, image: str, pool: Pool) -> None:
+    # The task's own setters each read the source of every caller up the stack, which took most of a compilation.
+    container = task.container_spec
+    assert container is not None, "every task of ours is a step"
+    container.image, container.env = image, dict(pool.environment)
+    container.resources = ResourceSpec(
+        cpu_request=pool.cpu_request,
+        cpu_limit=pool.cpu_limit,
+        memory_request=pool.memory_request,
+        memory_limit=pool.memory_limit,
+        accelerator_type=pool.accelerator or None,
+        accelerator_count=str(pool.accelerators) if pool.accelerator else None,
+    )
 
 
 def _placement(task: dsl.PipelineTask, pool: Pool) -> None:

@@ -86,10 +86,9 @@ def start_run(
 
 
 def _uploaded(client: Any, host: str, asked: Asked) -> Uploaded:
-    check_parameters(pipeline_named(asked.pipeline).build(asked.config, asked.profile), asked.parameters)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / f"{asked.pipeline}.yaml"
-        compile_to(asked.config, package, asked.profile, asked.pipeline)
+        check_parameters(compile_to(asked.config, package, asked.profile, asked.pipeline), asked.parameters)
         return upload(client, host, package, asked.name)
 
 

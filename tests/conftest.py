@@ -1,7 +1,10 @@
-"""Shared by all tests: telemetry off before a dependency is imported, one Spark session, GPU tests skipped."""
+"""Shared by all tests: telemetry off before a dependency is imported, one Spark session and one set of MLflow's
+migrations a process, GPU tests skipped."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +26,22 @@ def spark() -> "Iterator[SparkSession]":
     config = SparkConfig(master="local[2]", driver_memory="1g", shuffle_partitions=2, settings={})
     with spark_session(config, "-XX:+UseSerialGC -XX:TieredStopAtLevel=1") as session:
         yield session
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """`empty_registry(folder)`: the folder, made, with MLflow's tables in it, whose migrations take seconds."""
+    from uniscale.registry import Registry
+
+    made = tmp_path_factory.mktemp("registry")
+    Registry(made)._call(lambda client: client.search_registered_models())
+
+    def copy(folder: Path) -> Path:
+        folder.mkdir()
+        shutil.copy(made / "mlflow.db", folder)
+        return folder
+
+    return copy
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

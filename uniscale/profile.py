@@ -6,7 +6,7 @@ but the Spark master; so a run means the same under every profile.
 
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -17,6 +17,8 @@ from uniscale.errors import ConfigError
 from uniscale.sections import Section
 
 Target = Literal["features", "train", "train-gpu", "serve", "monitor", "all"]
+Cores = Annotated[str, Field(pattern=r"^([0-9]*\.)?[0-9]+m?$")]
+Memory = Annotated[str, Field(pattern=r"^[0-9]+([EPTGMK]i?)?$")]
 
 
 class Toleration(Section):
@@ -32,10 +34,10 @@ class Pool(Section):
     """What a step gets: image, resources, devices, place and patience."""
 
     target: Target = Field(description="target of the Dockerfile whose image runs the step")
-    cpu_request: str = Field(description="cores, e.g. 2 or 500m")
-    cpu_limit: str
-    memory_request: str = Field(description="e.g. 4Gi")
-    memory_limit: str
+    cpu_request: Cores = Field(description="cores, e.g. 2 or 500m")
+    cpu_limit: Cores
+    memory_request: Memory = Field(description="e.g. 4Gi")
+    memory_limit: Memory
     accelerator: str = Field(description="extended resource, e.g. nvidia.com/gpu; empty for none")
     accelerators: int = Field(ge=0, description="how many of them")
     node_selector: dict[str, str] = Field(description="labels that the node must have")

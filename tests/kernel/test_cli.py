@@ -5,11 +5,22 @@ import sys
 
 import pytest
 
+from uniscale.cli import main
+
 HEAVY = ("torch", "pyspark", "feast", "kfp", "bentoml", "evidently", "mlflow", "sklearn", "pandas", "duckdb")
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "uniscale.cli", *arguments], capture_output=True, text=True)
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """`run(*arguments)`: exit code, stdout and stderr of the entry point, called in this process."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["uniscale", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
 def test_starting_it_imports_nothing_heavy() -> None:
@@ -35,15 +46,20 @@ def test_starting_it_imports_nothing_heavy() -> None:
         (("ingest", "--logs", "/no/such/folder", "--out", "/tmp/never"), "description.json"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_1(arguments, said, tmp_path) -> None:
+def test_a_mistake_is_one_message_and_exit_code_1(arguments, said, tmp_path, run) -> None:
     extra = ("--runs", str(tmp_path)) if arguments[0] == "run" else ()
-    done = run(*arguments, *extra)
-    text = " ".join(done.stderr.split())
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert said in text and "Traceback" not in done.stderr
+    code, out, err = run(*arguments, *extra)
+    assert code == 1, out + err
+    assert said in " ".join(err.split()) and "Traceback" not in err
 
 
-def test_help_names_every_step() -> None:
-    text = run("--help").stdout
+def test_a_process_ends_with_that_message_and_code() -> None:
+    done = subprocess.run([sys.executable, "-m", "uniscale.cli", "load"], capture_output=True, text=True)
+    assert done.returncode == 1 and "either --url" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_step(run) -> None:
+    _, text, _ = run("--help")
     for verb in ("run", "doctor", "compile", "submit", "samples", "train", "gate", "experiment", "data"):
         assert verb in text

@@ -37,21 +37,20 @@ def test_shares_cover_a_batch_and_one_without_a_share_weighs_nothing():
     assert World(2, 3).share(requests[:2]).tolist() == [0]
 
 
-@pytest.mark.parametrize("stop", [0, 10])
-def test_two_processes_give_the_loss_curve_of_one(stop, samples, tmp_path):
+def test_two_processes_that_were_stopped_and_resumed_give_the_loss_curve_of_one(samples, tmp_path):
     config = small_config(*SETTINGS)
     one = train(config, samples, tmp_path / "one", "hhsft", "entire", tmp_path / "a")
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     places = [str(samples), str(tmp_path / "two"), str(tmp_path / "b")]
-    for until in sorted({stop, 0}, reverse=True):
+    for until in (10, 0):
         command = [*launch, *places, str(until), *SMALL, *SETTINGS]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr[-3000:]
     two = json.loads((tmp_path / "two" / "model.json").read_text())["training"]
     assert (two["processes"], two["samples"], two["steps"]) == (2, one["samples"], one["steps"])
-    assert ("going on from step 7" in done.stdout) == bool(stop)
+    assert "going on from step 7" in done.stdout
     of_one, of_two = (json.loads((tmp_path / name / "curves.json").read_text()) for name in ("one", "two"))
     assert len(of_one["steps"]) > 1
     for point, same in zip(of_one["steps"], of_two["steps"], strict=True):

@@ -39,9 +39,9 @@ def drift_of(day, verdict, late=()):
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path, empty_registry):
     """A registry whose champion has seen the days up to 1 February; a run and its baseline are one training."""
-    store = Registry(tmp_path / "registry", "ranker")
+    store = Registry(empty_registry(tmp_path / "registry"), "ranker")
     register(store, tmp_path / "models", "r1-baseline", ["2026-01-05", "2026-01-20"])
     register(store, tmp_path / "models", "r1", ["2026-01-05", "2026-02-01"])
     return store

@@ -88,12 +88,12 @@ def live(tmp_path_factory):
     return paths
 
 
-def test_served_days_become_training_days_and_ask_for_a_training(live, tmp_path):
+def test_served_days_become_training_days_and_ask_for_a_training(live, tmp_path, empty_registry):
     given = ("--serving-log", live["serving_log"], "--logs", live["logs"], "--out", tmp_path / "days")
     said = verb("monitor", "next-day", *given, "--now", f"{START + timedelta(days=5):%Y-%m-%d}")
     assert said.startswith("2 days written, 2026-03-02 to 2026-03-03") and "2026-03-04, 2026-03-05" in said
     asked = ("monitor", "retrain", "--days", tmp_path / "days", "--history", tmp_path / "kept")
-    registry = ("--registry", tmp_path / "registry")
+    registry = ("--registry", empty_registry(tmp_path / "registry"))
     assert "train: no model was trained yet" in verb(*asked, *registry, "--now", "2026-03-07")
     write_json(tmp_path / "model" / "model.json", {"name": "one"})
     Registry(tmp_path / "registry").register(tmp_path / "model", run_id="one")

@@ -121,8 +121,8 @@ def seated(folder):
     return store
 
 
-def test_a_breach_takes_the_treatment_out_of_service_and_registry(book, service, tmp_path):
-    store = seated(tmp_path / "registry")
+def test_a_breach_takes_the_treatment_out_of_service_and_registry(book, service, tmp_path, empty_registry):
+    store = seated(empty_registry(tmp_path / "registry"))
     path = act_on(book, "search-ab", RESULT, HttpTraffic(service.url), store, NOW)
     assert service.asked == [("/experiment", {"salt": DEFINITION.salt, "weights": {"champion": 1.0, "candidate": 0.0}})]
     assert store.champion().number == "1" and "CTR is beyond" in store.history()[-1].why

@@ -26,7 +26,7 @@ def hollow(ir: str, answers: Mapping[str, Answer], real: Collection[str] = ()) -
             list.
         real: steps that are left as they are.
     """
-    documents = list(yaml.safe_load_all(ir))
+    documents = list(yaml.load_all(ir, yaml.CSafeLoader))
     for name, executor in documents[0]["deploymentSpec"]["executors"].items():
         step = name.removeprefix("exec-").removesuffix("-2")
         if step in real:
@@ -44,4 +44,4 @@ def hollow(ir: str, answers: Mapping[str, Answer], real: Collection[str] = ()) -
             body = f"return {answer!r}" if returned in ("str", "list[str]") else "pass"
         function.body = ast.parse(body).body if body != "pass" else [ast.Pass()]
         command[-1] = ast.unparse(source)
-    return yaml.safe_dump_all(documents)
+    return yaml.dump_all(documents, Dumper=yaml.CSafeDumper)

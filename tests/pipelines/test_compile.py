@@ -23,7 +23,7 @@ def config():
 def read(config, folder, profile=None):
     out = folder / "training.yaml"
     compile_to(config, out, profile)
-    ir, *platforms = yaml.safe_load_all(out.read_text())
+    ir, *platforms = yaml.load_all(out.read_text(), yaml.CSafeLoader)
     return ir, platforms[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platforms else {}
 
 
@@ -170,6 +170,8 @@ def edited(**changes):
         ({"pools__gpu__retries": None}, r"missing key pools\.gpu\.retries"),
         ({"pools__gpu__retries": -1}, r"pools\.gpu\.retries = -1"),
         ({"pools__gpu__accelerators": 0}, r"pools\.gpu: give accelerator and accelerators both"),
+        ({"pools__gpu__cpu_limit": "8 cores"}, r"pools\.gpu\.cpu_limit = '8 cores'"),
+        ({"pools__gpu__memory_request": "128 GB"}, r"pools\.gpu\.memory_request = '128 GB'"),
         ({"pull_policy": "Sometimes"}, "pull_policy = 'Sometimes'"),
         ({"steps__train": "gup"}, "steps.train = 'gup' names no pool; did you mean gpu"),
         ({"pools__default": None}, "pools has no `default`"),
@@ -195,7 +197,7 @@ def test_a_profile_that_is_not_there_is_said(tmp_path) -> None:
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_every_pipeline_has_its_steps_settled_and_its_effects_uncached(name, compiled) -> None:
-    ir, platform = yaml.safe_load_all(compiled(name, "cluster-gpu").read_text())
+    ir, platform = yaml.load_all(compiled(name, "cluster-gpu").read_text(), yaml.CSafeLoader)
     assert {step_of(executor) for executor in ir["deploymentSpec"]["executors"]} == set(PIPELINES[name].steps)
     settled = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert {step_of(executor) for executor in settled} == set(PIPELINES[name].steps)
@@ -218,7 +220,7 @@ def test_every_component_is_a_step_of_a_pipeline() -> None:
 def test_a_loop_runs_side_by_side_on_a_cluster_and_one_at_a_time_here(compiled) -> None:
     limits = {}
     for profile in (None, "cluster-cpu"):
-        ir = next(yaml.safe_load_all(compiled("sweep", profile).read_text()))
+        ir = next(yaml.load_all(compiled("sweep", profile).read_text(), yaml.CSafeLoader))
         (loop,) = [task for _, task in tasks(ir) if "parameterIterator" in task]
         limits[profile] = loop["iteratorPolicy"]["parallelismLimit"]
     assert limits == {None: 1, "cluster-cpu": 8}

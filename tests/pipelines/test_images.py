@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("name", ["laptop", "cluster-gpu"])
 def test_every_image_of_the_ir_is_built_from_a_target_of_the_dockerfile(name, compiled) -> None:
     profile = load_profile(name)
-    executors = next(yaml.safe_load_all(compiled(profile=name).read_text()))["deploymentSpec"]["executors"]
+    executors = next(yaml.load_all(compiled(profile=name).read_text(), yaml.CSafeLoader))["deploymentSpec"]["executors"]
     commands = build_commands(profile)
     tags = {command[command.index("--tag") + 1] for command in commands}
     assert tags == {executor["container"]["image"] for executor in executors.values()}

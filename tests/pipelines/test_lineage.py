@@ -7,7 +7,7 @@ from uniscale.config import load_config
 from uniscale.registry import Registry
 
 
-def test_the_baseline_that_takes_the_seat_carries_the_lineage_of_its_run(tmp_path) -> None:
+def test_the_baseline_that_takes_the_seat_carries_the_lineage_of_its_run(tmp_path, empty_registry) -> None:
     config = load_config(None, ["seed=5", "train.epochs=9"])
     (tmp_path / "clean").mkdir()
     (tmp_path / "clean" / "events.csv").write_text("a,b\n")
@@ -21,7 +21,7 @@ def test_the_baseline_that_takes_the_seat_carries_the_lineage_of_its_run(tmp_pat
         made_of=tmp_path / "made_of",
     )
     folder, _ = model(tmp_path / "baseline")
-    where = {"registry": str(tmp_path / "registry"), "name": "ranker"}
+    where = {"registry": str(empty_registry(tmp_path / "registry")), "name": "ranker"}
     number = call("seat", **where, version="none", run_id="r1", made_of=tmp_path / "made_of", model=folder)
     champion = Registry(tmp_path / "registry", "ranker").champion()
     assert champion is not None and champion.number == number and champion.run_id == "r1-baseline"
@@ -31,8 +31,8 @@ def test_the_baseline_that_takes_the_seat_carries_the_lineage_of_its_run(tmp_pat
     assert set(kept) == {"seed", *sections}
 
 
-def test_a_candidate_carries_it_too_promoted_or_rejected_and_a_run_registers_once(tmp_path) -> None:
-    where = {"registry": str(tmp_path / "registry"), "name": "ranker"}
+def test_a_candidate_carries_it_too_promoted_or_rejected_and_a_run_registers_once(tmp_path, empty_registry) -> None:
+    where = {"registry": str(empty_registry(tmp_path / "registry")), "name": "ranker"}
     write_json(
         tmp_path / "made_of" / "lineage.json",
         {"data_hash": "d1", "data_version": "", "source": "s1", "config": {"seed": 5}},

@@ -26,11 +26,11 @@ def samples(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def registry(samples, tmp_path_factory):
+def registry(samples, tmp_path_factory, empty_registry):
     """A registry with a champion that was trained on these samples."""
     root = tmp_path_factory.mktemp("registry")
     train(CONFIG, samples, root / "model", "dlrm_mlp", "search", root / "work")
-    store = Registry(root / "registry", "ranker")
+    store = Registry(empty_registry(root / "registry"), "ranker")
     store.promote(store.register(root / "model", run_id="r0").number, force=True, reason="a test")
     return root / "registry"
 
@@ -62,9 +62,9 @@ def test_a_sweep_tabulates_its_trials(compiled, samples, tmp_path) -> None:
 def test_a_backfill_measures_the_champion_and_its_drift_on_every_day(compiled, samples, registry, tmp_path) -> None:
     history = tmp_path / "drift"
     model = {"registry": str(registry), "registered_model": "ranker"}
-    real = {"resolve", "score", "drift", "backfilled"}
-    days = {"days": ["2026-01-11", "2026-01-12"]}
-    found = execute(compiled("backfill"), samples, tmp_path, real, days, **model, history=str(history))
+    real = {"score", "drift", "backfilled"}
+    answers = {"days": ["2026-01-11", "2026-01-12"], "resolve": "1"}  # resolve itself runs in the next test
+    found = execute(compiled("backfill"), samples, tmp_path, real, answers, **model, history=str(history))
     assert len(found["days"]) == 2  # the samples handed over are the same, so both end with the same day
     assert all(0 < day["measures"]["click.auc"] < 1 for day in found["days"])
     assert (history / f"{found['days'][0]['window'][1]}.json").exists()

@@ -71,8 +71,9 @@ def days(tmp_path_factory):
     return root / "earlier", root / "later"
 
 
-def test_the_second_run_decides_against_the_first_ones_champion(days, tmp_path):
+def test_the_second_run_decides_against_the_first_ones_champion(days, tmp_path, empty_registry):
     earlier, later = days
+    empty_registry(tmp_path / "registry")
     easy = override(CONFIG, ["gate.require_superiority=false"])
     first = run(easy, earlier, tmp_path, "r1")
     store = Registry(tmp_path / "registry", "ranker")

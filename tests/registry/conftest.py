@@ -1,7 +1,5 @@
 """A registry whose database exists already, and models with gate records to put into it."""
 
-import shutil
-
 import pytest
 
 from uniscale.artifacts import write_json
@@ -29,21 +27,9 @@ def model(folder, weights="w", champion=None, verdict="promote"):
     return folder / "model", folder / "decision.json"
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory):
-    """A database with MLflow's tables, made once: its migrations take seconds."""
-    folder = tmp_path_factory.mktemp("empty")
-    store = Registry(folder)
-    store._call(lambda client: client.search_registered_models())
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def store(tmp_path, empty):
-    folder = tmp_path / "registry"
-    folder.mkdir()
-    shutil.copy(empty, folder / "mlflow.db")
-    return Registry(folder, "ranker")
+def store(tmp_path, empty_registry):
+    return Registry(empty_registry(tmp_path / "registry"), "ranker")
 
 
 def seat(store, tmp_path, name="first"):

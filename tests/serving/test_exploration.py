@@ -52,11 +52,11 @@ EPSILON_GREEDY = {
 
 @pytest.mark.parametrize(("policy", "expected"), [("plackett_luce", PLACKETT_LUCE), ("epsilon_greedy", EPSILON_GREEDY)])
 def test_propensities_are_those_by_hand_and_orders_come_as_often_as_they_say(policy, expected):
-    rng, found = np.random.default_rng(7), Counter()
-    for _ in range(DRAWS):
-        drawn = explore(ranking(0.6, 0.3, 0.1), config(policy=policy), rng)
-        assert drawn.propensities == pytest.approx(expected[tuple(drawn.item_ids)], rel=1e-6)
-        found[tuple(drawn.item_ids)] += 1
+    rng, given, settings = np.random.default_rng(7), ranking(0.6, 0.3, 0.1), config(policy=policy)
+    drawn = [explore(given, settings, rng) for _ in range(DRAWS)]
+    orders = [tuple(one.item_ids) for one in drawn]
+    np.testing.assert_allclose([one.propensities for one in drawn], [expected[order] for order in orders], rtol=1e-6)
+    found = Counter(orders)
     for order in permutations(["i0", "i1", "i2"]):
         chance = float(np.prod(expected[order]))
         assert abs(found[order] / DRAWS - chance) < 4 * np.sqrt(chance * (1 - chance) / DRAWS)
@@ -66,8 +66,9 @@ def test_propensities_are_those_by_hand_and_orders_come_as_often_as_they_say(pol
 def test_inverse_propensities_sum_to_every_item_at_the_first_position(policy):
     """E[1[i first] / P(i first)] = 1 for each item: the identity that off-policy estimates rest on."""
     rng, weight = np.random.default_rng(1), Counter()
+    given, settings = ranking(0.4, 0.3, 0.2, 0.1), config(policy=policy)
     for _ in range(DRAWS):
-        drawn = explore(ranking(0.4, 0.3, 0.2, 0.1), config(policy=policy), rng)
+        drawn = explore(given, settings, rng)
         weight[drawn.item_ids[0]] += 1 / drawn.propensities[0] / DRAWS
     for place in range(4):
         assert weight[f"i{place}"] == pytest.approx(1.0, abs=0.1)
