@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from uniscale.logs import MAX_ID, MAX_TEXT
+from uniscale.sections import Mode
 
 Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -96,6 +97,7 @@ class Shares(BaseModel):
 
     salt: str | None = Field(default=None, description="of the assignment; refused where it is not the service's")
     weights: dict[Identifier, float]
+    mode: Mode | None = Field(default=None, description="as it is when left out; interleave: two variants draft lists")
 
 
 def error_body(message: str, **detail: Any) -> dict[str, Any]:
