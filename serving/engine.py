@@ -178,11 +178,11 @@ def _ordered(
     features_hash: int = 0,
 ) -> Ranking:
     known = places > 0
-    order = np.argsort(-np.where(known, keys, -np.inf), kind="stable")
+    order = np.argsort(-np.where(known, keys, -np.inf), kind="stable").tolist()
     return Ranking(
         item_ids=[item_ids[place] for place in order],
         scores=np.where(known, scores, np.float32("nan"))[order],
-        unknown=[item_id for item_id, there in zip(item_ids, known, strict=True) if not there],
+        unknown=[item_ids[place] for place in np.flatnonzero(~known).tolist()],
         features_hash=features_hash,
     )
 
