@@ -89,8 +89,13 @@ class Routing(BaseModel):
         return {name: variant.target.version for name, variant in self.variants.items()}
 
     def of_user(self, user_id: str, salt: str) -> tuple[str, ...]:
-        """The variants that answer a user: that of the assignment, or both where lists are interleaved."""
-        return tuple(self.variants) if self.mode == "interleave" else (assign(user_id, salt, self.weights),)
+        """The variants that answer a user: that of the assignment, or both where lists are interleaved.
+
+        A variant whose share is 0 drafts nothing: a roll-back, which takes the treatment's share, ends the drafting.
+        """
+        weights = self.weights
+        both = self.mode == "interleave" and min(weights.values()) > 0
+        return tuple(weights) if both else (assign(user_id, salt, weights),)
 
     def named(self, variants: Sequence[str]) -> tuple[str, str]:
         """Variant and version that an answer of these variants carries."""

@@ -66,9 +66,10 @@ def routing(mode="interleave", **weights):
     return Routing.model_validate({"variants": variants, "mode": mode})
 
 
-def test_lists_are_drafted_by_two_whatever_their_shares():
-    assert routing(old=1.0, new=0.0).of_user("u1", "salt") == ("old", "new")
-    assert routing(old=1.0, new=0.0).named(("old", "new")) == ("interleaved", "old+new")
+def test_lists_are_drafted_by_two_whatever_their_shares_until_a_roll_back_takes_one_away():
+    assert routing(old=0.99, new=0.01).of_user("u1", "salt") == ("old", "new")
+    assert routing(old=0.99, new=0.01).named(("old", "new")) == ("interleaved", "old+new")
+    assert routing(old=1.0, new=0.0).of_user("u1", "salt") == ("old",)
     assert routing("split", old=1.0, new=0.0).of_user("u1", "salt") == ("old",)
     for wrong in ({"a": 1.0}, {"a": 0.5, "b": 0.25, "c": 0.25}):
         with pytest.raises(ValueError, match="by two variants"):
