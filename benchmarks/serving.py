@@ -3,7 +3,11 @@
 `python -m benchmarks.serving` simulates a small market, builds its features, packages two untrained models (which cost
 what trained ones do) and starts the service; it prints one line of JSON a measurement. Milliseconds depend on the
 machine and on who else uses it; the shares and ratios are within one run. `--deployment` takes a packaged one instead,
-whose trained models make the float16 row mean something.
+whose trained models make the float16 row mean something. OneTrans at its paper's size, for users with long histories:
+
+    python -m benchmarks.serving --requests 60 --behaviours 512 --set features.max_behaviours=512 \
+        --set model.champion=onetrans --set model.name=onetrans --set model.onetrans.dim=256 \
+        --set model.onetrans.layers=6 --set model.onetrans.heads=4
 """
 
 import argparse
@@ -13,18 +17,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from scipy.stats import spearmanr
 
 from features.build import build_features
+from features.store.online import push_behaviours
 from models.checkpoint import load_model, save_model
 from models.zoo import build_model
 from serving.deploy import package
@@ -58,11 +64,14 @@ def main() -> None:
     parser.add_argument("--deployment", type=Path, help="a packaged deployment; made from a simulation if absent")
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--candidates", type=int, default=200)
+    parser.add_argument("--behaviours", type=int, default=0, help="random ones given to every user asked for")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of params.yaml")
     options = parser.parse_args()
     config = load_config(overrides=[*SETTINGS, *options.set])
     with tempfile.TemporaryDirectory(prefix="uniscale-bench-") as scratch:
         deployment = options.deployment or _packaged(config, Path(scratch))
+        if options.behaviours:
+            _give_behaviours(deployment, options.behaviours)
         with running(config, deployment, Path(scratch) / "log") as url:
             measured = [
                 overhead(url, deployment, options.requests, options.candidates),
@@ -196,6 +205,20 @@ def _bodies(deployment: Path, count: int, candidates: int) -> list[dict[str, Any
         }
         for number in range(count)
     ]
+
+
+def _give_behaviours(deployment: Path, count: int) -> None:
+    """Push random clicks of the last days to the deployment's online store, before the service copies it."""
+    users, rng = Examples.load(deployment).users, np.random.default_rng(1)
+    items = pq.ParquetFile(deployment / "features" / "items.parquet").read(columns=["item_id"])["item_id"].to_pylist()
+    now = datetime.now(UTC)
+    events = {
+        "user_id": [user for user in users for _ in range(count)],
+        "item_id": [items[place] for place in rng.integers(0, len(items), len(users) * count)],
+        "ts": [now - timedelta(minutes=number + 1) for _ in users for number in range(count)],
+        "type": ["click"] * len(users) * count,
+    }
+    push_behaviours(deployment / "features", pa.table(events))
 
 
 def _processor_seconds(pid: int) -> float:

@@ -1,4 +1,4 @@
-"""Step: the features of served requests, as the service had them and as they are recomputed."""
+"""Step: the features of served requests, as the service had them and as the samples have them."""
 
 from kfp import dsl
 
@@ -6,18 +6,23 @@ from components.image import step
 
 
 @step
-def skew(serving_log: str, offline: str, compared: dsl.Output[dsl.Artifact]) -> None:
-    """Compare hashes of model inputs.
+def skew(
+    seed: int, settings: str, serving_log: str, rows: dsl.Input[dsl.Dataset], compared: dsl.Output[dsl.Artifact]
+) -> None:
+    """Compare the service's log of its inputs with the samples of the same requests.
 
     Args:
+        seed: seed of the run.
+        settings: section `drift` of the configuration, as JSON (share that is skew).
         serving_log: folder of the serving log.
-        offline: Parquet file with request_id and features_hash, recomputed; empty where nobody recomputes them.
+        rows: the samples folder.
         compared: skew.json.
     """
     from pathlib import Path
 
-    from monitoring.skew import hash_skew
+    from monitoring.skew import feature_skew
     from uniscale.artifacts import write_json
+    from uniscale.config import config_from_sections
 
-    found = hash_skew(Path(serving_log), Path(offline)) if offline else {"requests": 0, "differing": 0, "share": None}
-    write_json(Path(compared.path) / "skew.json", found)
+    warn = config_from_sections(seed, drift=settings).drift.skew_warn
+    write_json(Path(compared.path) / "skew.json", feature_skew(Path(serving_log), Path(rows.path), warn))

@@ -20,6 +20,7 @@ from monitoring.counts import count_rows
 from monitoring.decision import decide, guardrail
 from monitoring.definition import CountsSource, Definition, UnitsSource, pipeline_definition
 from monitoring.health import Check, check_logs, check_units, sample_ratio_check
+from monitoring.interleaving import analyse_interleaving
 from monitoring.latency import latency
 from monitoring.outcomes import COLUMNS, Outcomes, load_outcomes, scan
 from monitoring.page import render
@@ -47,7 +48,16 @@ def analyse(
     treatment: str = "candidate",
     control: str = "champion",
 ) -> dict[str, Any]:
-    """Analyse the pipeline's own A/B (see `analyse_logs`) from the section `experiment` of params.yaml."""
+    """Analyse the pipeline's own experiment from the section `experiment` of params.yaml.
+
+    An A/B as `analyse_logs` does; interleaved lists, whose users have no variant, by `monitoring.interleaving`, into
+    `interleaving.json`.
+    """
+    if config.mode == "interleave":
+        found = analyse_interleaving(serving_log, logs, treatment, config.alpha)
+        with atomic_folder(out) as folder:
+            write_json(folder / "interleaving.json", found)
+        return found
     definition = pipeline_definition(config, control, treatment)
     return analyse_logs(definition, serving_log, logs, out, pre_period, treatment)
 

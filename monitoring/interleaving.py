@@ -45,8 +45,8 @@ def analyse_interleaving(lists: Path, logs: Path, treatment: str, alpha: float =
     """Credit the clicks of interleaved lists.
 
     Args:
-        lists: Parquet file or folder with `request_id`, `user_id`, `item_ids` and `teams` (the name of the ranking
-            that drafted each item).
+        lists: the serving log's folder, whose rows without teams are left out, or a Parquet file, with `request_id`,
+            `user_id`, `item_ids` and `teams` (the name of the ranking that drafted each item).
         logs: log folder whose click events refer to the lists' requests.
         treatment: the team under test; there is exactly one other.
         alpha: the interval is 1 - alpha.
@@ -61,15 +61,15 @@ def analyse_interleaving(lists: Path, logs: Path, treatment: str, alpha: float =
     lists = Path(lists)
     if not lists.exists():
         raise DataError(f"no interleaved lists at {lists}: Parquet with request_id, user_id, item_ids and teams")
-    pattern = str(lists / "**" / "*.parquet" if lists.is_dir() else lists).replace("'", "''")
+    quoted = str(lists).replace("'", "''")
+    table = scan(lists, "interleaved lists") if lists.is_dir() else f"read_parquet('{quoted}')"
     click = LogDescription.load(logs).tasks.get("click", CLICK)
     with duckdb.connect() as connection:
-        table = f"read_parquet('{pattern}', hive_partitioning = false)"
         there = {name for name, *_ in connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()}
         if missing := {"request_id", "user_id", "item_ids", "teams"} - there:
             raise DataError(f"{lists} lacks {sorted(missing)}")
         connection.execute(
-            f"CREATE TABLE drafted AS SELECT request_id, user_id, item_ids, teams FROM {table} "
+            f"CREATE TABLE drafted AS SELECT request_id, user_id, item_ids, teams FROM {table} WHERE teams IS NOT NULL "
             "QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY user_id) = 1"
         )
         teams = sorted(t for (t,) in connection.execute("SELECT DISTINCT unnest(teams) FROM drafted").fetchall())

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monitoring.skew import skewed
 from uniscale.artifacts import read_json
 
 Table = tuple[str, list[str], list[list[str]]]
@@ -23,7 +24,7 @@ def facts(drifted: Path, compared: Path, found: Path, choice: Path) -> dict[str,
 def tables(seen: Mapping[str, Any]) -> list[Table]:
     """The same as titled tables."""
     drift, skew, choice = seen["drift"], seen["skew"], seen["retraining"]
-    share = "not compared: no recomputed features were named" if skew["share"] is None else f"{skew['share']:.2%}"
+    why_not, compared = skew["why_not"], f"{skew['requests']:,} requests, {skew['items']:,} items"
     experiments = [[name, one["verdict"], one["reason"]] for name, one in seen["experiments"].items()]
     first, last = drift["windows"]["current"]
     return [
@@ -36,7 +37,14 @@ def tables(seen: Mapping[str, Any]) -> list[Table]:
                 *(["noticed", one] for one in drift["drifted"][:5]),
             ],
         ),
-        ("Served against recomputed features", ["", ""], [["requests that differ", share]]),
+        (
+            "Features as served against the samples",
+            ["", ""],
+            [
+                ["compared", f"nothing: {why_not}" if why_not else compared],
+                *(["skewed", one] for one in skewed(skew)[:5]),
+            ],
+        ),
         ("Running experiments", ["experiment", "verdict", "why"], experiments or [["none", "", ""]]),
         (
             "Retraining",

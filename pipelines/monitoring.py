@@ -45,7 +45,7 @@ STEPS = (
 
 
 def monitoring_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
-    """The pipeline; paths of what the service wrote are parameters, empty `history_logs` and `offline` are left out."""
+    """The pipeline; paths of what the service wrote are parameters, an empty `history_logs` is left out."""
     if profile:
         defaults = override(defaults, [f"spark.master={profile.spark_master}"])
     training = override(defaults, [f"data.registered_model={defaults.registered_model}"])
@@ -58,7 +58,6 @@ def monitoring_pipeline(defaults: Config, profile: Profile | None = None) -> Any
         serving_log: str = f"{state}/serving/serving_log",
         live_logs: str = f"{state}/serving/logs",
         history_logs: str = "",
-        offline: str = "",
         book: str = f"{state}/experiments",
         service: str = "",
         now: str = "",
@@ -107,7 +106,9 @@ def monitoring_pipeline(defaults: Config, profile: Profile | None = None) -> Any
                 "measured"
             ]
             drifted = drift_step(seed=seed, settings=drift, rows=rows, measured=scored).outputs["report"]
-            compared = skew_step(serving_log=serving_log, offline=offline).set_caching_options(False).after(ready)
+            compared = skew_step(seed=seed, settings=drift, serving_log=serving_log, rows=rows).set_caching_options(
+                False
+            )
             asked = retrain_step(
                 seed=seed,
                 policy=retraining,

@@ -83,6 +83,7 @@ def package(
             tag=f"uniscale_ranker:{content_hash(folder)[:12]}-{code}",
             versions=dict(versions),
             weights=weights,
+            mode=config.experiment.mode,
             salt=config.experiment.salt,
             domain=spec.domains[0],
             scenarios=list(spec.scenarios),

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from uniscale.artifacts import read_json, write_json
 from uniscale.errors import ServingError
-from uniscale.sections import ServingConfig
+from uniscale.sections import Mode, ServingConfig
 
 FILE, EXAMPLES = "deployment.json", "examples.json"
 
@@ -24,6 +24,7 @@ class Deployment(BaseModel):
     tag: str = Field(description="name:version of the Bento")
     versions: dict[str, str] = Field(description="variant: version of its model, the folder below models/")
     weights: dict[str, float] = Field(description="variant: share of users")
+    mode: Mode = Field(description="split: a variant for each user; interleave: both draft everyone's list")
     salt: str = Field(description="of the hash that assigns users to variants")
     domain: str = Field(description="the domain that is served")
     scenarios: list[str] = Field(description="scenarios the models know")

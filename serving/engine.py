@@ -5,7 +5,6 @@ Rows are stacked by `models.rows` and made into tensors by `models.batches`, as 
 offline score of the same row (to 1e-6 with the same weights; what float16 on disk costs is gated apart).
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -67,8 +66,8 @@ class Ranking:
     scores: NDArray[np.float32]  # (N,), in that order
     unknown: list[str]
     features_hash: int = 0  # of every model input; 0 where no model was asked
-    seconds: dict[str, float] | None = None  # batch, model
     propensities: NDArray[np.float64] | None = None  # (N,) where the order was drawn (`serving.exploration`)
+    teams: list[str] | None = None  # (N,) variant that drafted each item, where two did (`serving.interleaving`)
 
 
 @dataclass(frozen=True)
@@ -77,10 +76,10 @@ class Prepared:
 
     item_ids: Sequence[str]
     places: NDArray[np.int64]  # (N,) in the catalogue, 0 for the unknown
-    batch: Batch  # R = 1
+    rows: Rows  # R = 1
+    batch: Batch  # of the rows
     history: History  # of the batch's user, cut to what the batch holds
     features_hash: int  # of every model input
-    seconds: float  # it took
 
 
 class Engine:
@@ -100,17 +99,15 @@ class Engine:
 
     def prepare(self, ask: Ask, user: UserFeatures, catalogue: Catalogue) -> Prepared:
         """The request as any model reads it."""
-        started = time.perf_counter()
         places = catalogue.places(ask.item_ids)
         rows = self.rows(ask, user, catalogue, places)
         batch = to_batch(rows, self.vectors)
         history = History(ask.user_id, events_of(rows)[-self.spec.max_behaviours :])
-        return Prepared(ask.item_ids, places, batch, history, _hash(rows), time.perf_counter() - started)
+        return Prepared(ask.item_ids, places, rows, batch, history, _hash(rows))
 
     @staticmethod
     def rank(model: Scorer, prepared: Prepared) -> Ranking:
         """Order the candidates by the primary task's probability, ties in the order given."""
-        started = time.perf_counter()
         scores = model.score(prepared.batch, prepared.history)[:, 0].numpy()
         return _ordered(
             prepared.item_ids,
@@ -118,7 +115,6 @@ class Engine:
             keys=scores,
             scores=scores,
             features_hash=prepared.features_hash,
-            seconds={"batch": prepared.seconds, "model": time.perf_counter() - started},
         )
 
     def rows(self, ask: Ask, user: UserFeatures, catalogue: Catalogue, places: NDArray[np.int64]) -> Rows:
@@ -180,16 +176,14 @@ def _ordered(
     keys: NDArray[np.float32],
     scores: NDArray[np.float32],
     features_hash: int = 0,
-    seconds: dict[str, float] | None = None,
 ) -> Ranking:
     known = places > 0
-    order = np.argsort(-np.where(known, keys, -np.inf), kind="stable")
+    order = np.argsort(-np.where(known, keys, -np.inf), kind="stable").tolist()
     return Ranking(
         item_ids=[item_ids[place] for place in order],
         scores=np.where(known, scores, np.float32("nan"))[order],
-        unknown=[item_id for item_id, there in zip(item_ids, known, strict=True) if not there],
+        unknown=[item_ids[place] for place in np.flatnonzero(~known).tolist()],
         features_hash=features_hash,
-        seconds=seconds,
     )
 
 

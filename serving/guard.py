@@ -94,9 +94,12 @@ class Guard:
             else:
                 service.refused(405)
                 await answer(send, 405, error_body(f"{path} is read with GET"), ((b"allow", b"GET, HEAD"),))
+        elif path == "/experiment" and method != "PUT":
+            service.refused(405)
+            await answer(send, 405, error_body(f"{path} is changed with PUT"), ((b"allow", b"PUT"),))
         elif method == "POST":
             await self._post(service, headers, scope, receive, send)
-        elif path == "/experiment" and method == "PUT":
+        elif path == "/experiment":
             body = await self._body(service, headers, receive, send)
             if body is not None:
                 status, detail = await service.experiment(body)

@@ -13,6 +13,7 @@ from models.rows import ItemVectors
 from serving import precision, probe
 from serving.deployment import Deployment
 from serving.engine import Engine
+from serving.input_log import CAPACITY, InputLog
 from serving.items import Catalogue, Snapshot
 from serving.log_writer import LogWriter
 from serving.online_features import OnlineFeatures
@@ -25,7 +26,7 @@ from serving.user_states import UserStates
 from uniscale.artifacts import content_hash
 from uniscale.errors import ServingError
 from uniscale.samples import SampleSpec
-from uniscale.serving_log import SHADOW_SCHEMA, SHADOWS
+from uniscale.serving_log import INPUTS, SHADOW_SCHEMA, SHADOWS, inputs_schema
 
 
 def load_checked(
@@ -114,6 +115,9 @@ def load_ranker(
         LogWriter(log, interval_seconds=serving.log_flush_seconds),
         telemetry,
         shadow_log=LogWriter(log / SHADOWS, interval_seconds=serving.log_flush_seconds, schema=SHADOW_SCHEMA),
+        input_log=InputLog(
+            LogWriter(log / INPUTS, CAPACITY, serving.log_flush_seconds, inputs_schema(spec)), serving.input_log
+        ),
     )
     ranker.warm_up()
     gc.freeze()  # a million objects that live as long as the process would be walked by every full collection

@@ -15,7 +15,7 @@ REFUSALS = {
     "401": "the API key is missing or wrong",
     "403": "no API key is set, and the client is not on this machine",
     "408": "the body took too long to arrive",
-    "409": "the shares cannot change so; the message says why (/experiment alone)",
+    "409": "the shares or the mode cannot change so; the message says why (/experiment alone)",
     "413": "the body is too large",
     "415": "the content type is not application/json",
     "429": "as many requests are in work as are accepted: come back after Retry-After seconds",
@@ -46,7 +46,7 @@ def document(version: str, max_candidates: int) -> dict[str, Any]:
             ),
             "/experiment": {
                 "put": _operation(
-                    "Change the variants' shares of the users; 409 where they cannot change",
+                    "Change the variants' shares of the users, or the mode; 409 where they cannot change",
                     Shares,
                     Shares,
                     {"weights": {"champion": 0.5, "candidate": 0.5}},

@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,14 +15,15 @@ from serving.deployment import Deployment
 from serving.engine import Ask, Engine, Prepared, Ranking, Scorer, popular
 from serving.executor import BoundedExecutor, DeadlineError, OverloadedError
 from serving.exploration import explore
+from serving.input_log import InputLog
 from serving.inputs import FeatureStoreError, UserFeatures
+from serving.interleaving import draft
 from serving.items import Catalogue, Snapshot
 from serving.log_writer import LogWriter
 from serving.schemas import RankRequest, error_body
 from serving.shadows import Shadows
-from serving.switch import Switch
-from serving.telemetry import Telemetry
-from uniscale.assignment import assign
+from serving.switch import Lineup, Switch
+from serving.telemetry import STAGES, Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Ranker:
         telemetry: Telemetry,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         shadow_log: LogWriter | None = None,
+        input_log: InputLog | None = None,
         rng: np.random.Generator | None = None,
     ):
         self.deployment, self.engine, self.switch, self.snapshot = deployment, engine, switch, snapshot
@@ -67,17 +69,22 @@ class Ranker:
         serving = deployment.serving
         self._executor = BoundedExecutor(serving.threads, serving.max_concurrency)
         self._shadows = Shadows(shadow_log, self.telemetry, serving.max_concurrency) if shadow_log else None
+        self._input_log = input_log
         self._rng = rng or np.random.default_rng()
 
     async def rank(self, request: RankRequest) -> Answer:
-        """The candidates' order by the user's variant; a fallback when that cannot be had in time, and never late."""
+        """The candidates' order by the user's variant, or as both variants draft it (`serving.interleaving`).
+
+        A fallback when that cannot be had in time, and never late.
+        """
         received = time.monotonic()
         if problem := self._problem(request):
             self.telemetry.refusals.labels("400").inc()
             return Answer(400, error_body(problem), {})
         lineup = self.switch.current  # one read: the request sees one line-up to its end
-        variant = assign(request.user_id, self.deployment.salt, lineup.routing.weights)
-        version = lineup.routing.versions[variant]
+        variants = lineup.routing.of_user(request.user_id, self.deployment.salt)
+        variant, version = lineup.routing.named(variants)
+        request_id = request.request_id or uuid.uuid4().hex
         ask = Ask(
             user_id=request.user_id,
             query=request.query,
@@ -89,10 +96,14 @@ class Ranker:
         catalogue = self.snapshot.get()
         fallback: str | None = None
         try:
-            work = partial(self._work, lineup.models[version], ask, catalogue, received)
+            models = {name: lineup.models[lineup.routing.versions[name]] for name in variants}
+            work = partial(self._work, models, ask, catalogue, received)
             deadline = received + self.deployment.serving.deadline_ms / 1000
-            prepared, ranking = await self._executor.run(work, deadline)
-            ranking = explore(ranking, self.deployment.serving.exploration, self._rng)
+            prepared, rankings = await self._executor.run(work, deadline)
+            if len(variants) > 1:
+                ranking = draft(rankings, request.top_k, self.deployment.salt, request_id)
+            else:
+                ranking = explore(rankings[variant], self.deployment.serving.exploration, self._rng)
         except OverloadedError as error:
             self.telemetry.refusals.labels("429").inc()
             return Answer(429, error_body(str(error)), {"Retry-After": "1"})
@@ -105,10 +116,9 @@ class Ranker:
             fallback = MODEL
         if fallback is not None:
             ranking = popular(ask.item_ids, catalogue)
-        answer = self._answer(request, ask, variant, version, ranking, fallback, received)
-        if fallback is None and self._shadows is not None and lineup.routing.shadows:
-            idle = self._executor.in_work < self.deployment.serving.threads
-            self._shadows.offer(lineup, prepared, answer.body["request_id"], ask.ts, idle)
+        answer = self._answer(request, request_id, ask, (variant, version), ranking, fallback, received)
+        if fallback is None:
+            self._after(lineup, prepared, request_id, ask.ts, ranking.item_ids[: request.top_k])
         return answer
 
     async def rank_batch(self, requests: Sequence[RankRequest]) -> list[dict[str, Any]]:
@@ -135,7 +145,8 @@ class Ranker:
         catalogue = self.snapshot.get()
         item_ids = list(catalogue.place_of)[: self.deployment.serving.smoke_candidates]
         for model in self.switch.current.models.values():
-            self._work(model, Ask("warm-up", None, [], {}, item_ids, self._now()), catalogue, time.monotonic())
+            asked = Ask("warm-up", None, [], {}, item_ids, self._now())
+            self._work({"warm-up": model}, asked, catalogue, time.monotonic())
         self.switch.start()
 
     @property
@@ -167,6 +178,8 @@ class Ranker:
         self._executor.close()
         if self._shadows is not None:
             self._shadows.close()
+        if self._input_log is not None:
+            self._input_log.close()
         self._log.close()
 
     def _problem(self, request: RankRequest) -> str | None:
@@ -177,28 +190,40 @@ class Ranker:
             return "ts is given, but this deployment goes by its own clock: leave ts out"
         return None
 
-    def _work(self, model: Scorer, ask: Ask, catalogue: Catalogue, received: float) -> tuple[Prepared, Ranking]:
+    def _work(
+        self, models: Mapping[str, Scorer], ask: Ask, catalogue: Catalogue, received: float
+    ) -> tuple[Prepared, dict[str, Ranking]]:
+        """The request's inputs and what each model makes of them."""
         started = time.monotonic()
         user = self._features.read(ask.user_id, ask.query)
         read = time.monotonic()
         prepared = self.engine.prepare(ask, user, catalogue)
-        ranking = self.engine.rank(model, prepared)
-        stages = {"queue": started - received, "features": read - started, **(ranking.seconds or {})}
-        for stage, seconds in stages.items():
-            self.telemetry.stages.labels(stage).observe(seconds)
-        return prepared, ranking
+        ready = time.monotonic()
+        rankings = {name: self.engine.rank(model, prepared) for name, model in models.items()}
+        times = (received, started, read, ready, time.monotonic())
+        for stage, since, until in zip(STAGES, times, times[1:], strict=False):
+            self.telemetry.stages.labels(stage).observe(until - since)
+        return prepared, rankings
+
+    def _after(self, lineup: Lineup, prepared: Prepared, request_id: str, ts: datetime, shown: Sequence[str]) -> None:
+        """What is worked out of a model's answer once it is made: shadows' scores, and the log of inputs."""
+        if self._shadows is not None and lineup.routing.shadows:
+            idle = self._executor.in_work < self.deployment.serving.threads
+            self._shadows.offer(lineup, prepared, request_id, ts, idle)
+        if self._input_log is not None and not self._input_log.offer(request_id, ts, prepared, shown):
+            self.telemetry.inputs_dropped.inc()
 
     def _answer(
         self,
         request: RankRequest,
+        request_id: str,
         ask: Ask,
-        variant: str,
-        version: str,
+        served_by: tuple[str, str],
         ranking: Ranking,
         fallback: str | None,
         received: float,
     ) -> Answer:
-        request_id = request.request_id or uuid.uuid4().hex
+        variant, version = served_by
         item_ids, scores = ranking.item_ids[: request.top_k], ranking.scores[: request.top_k]
         shown = [score if score == score else None for score in scores.tolist()]  # NaN is not itself
         seconds = time.monotonic() - received
@@ -213,6 +238,7 @@ class Ranker:
             "version": version,
             "item_ids": item_ids,
             "scores": shown,
+            "teams": None if ranking.teams is None else ranking.teams[: request.top_k],
             "propensities": None if ranking.propensities is None else ranking.propensities[: request.top_k].tolist(),
             "candidates": len(ask.item_ids),
             "fallback": fallback,

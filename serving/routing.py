@@ -5,11 +5,12 @@ answers (`serving.switch`), so writing this file is a request, and the health pa
 
     {"variants": {"champion": {"weight": 0.9, "target": {"version": "7", "folder": "/models/7"}},
                   "candidate": {"weight": 0.1, "target": {"version": "1", "folder": "models/1"}}},
+     "mode": "split",
      "shadows": {"next": {"version": "8", "folder": "/models/8"}}}
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from serving.deployment import Deployment
 from uniscale.artifacts import content_hash, read_json, write_json
+from uniscale.assignment import assign
 from uniscale.errors import ServingError
+from uniscale.sections import Mode
+from uniscale.serving_log import INTERLEAVED
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -52,6 +56,9 @@ class Routing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     variants: dict[Name, Variant] = Field(min_length=1)
+    mode: Mode = Field(
+        default="split", description="interleave: everyone's list is drafted by the two variants, the control first"
+    )
     shadows: dict[Name, Target] = {}
 
     @model_validator(mode="after")
@@ -59,6 +66,10 @@ class Routing(BaseModel):
         total = math.fsum(self.weights.values())
         if abs(total - 1.0) > 1e-6:
             raise ValueError(f"the weights sum to {total:g}, not 1")
+        if self.mode == "interleave" and len(self.variants) != 2:
+            raise ValueError(f"interleaved lists are drafted by two variants, not by {sorted(self.variants)}")
+        if INTERLEAVED in self.variants:
+            raise ValueError(f"{INTERLEAVED!r} is what an answer of two variants is called: take another name")
         if both := sorted(self.variants.keys() & self.shadows.keys()):
             raise ValueError(f"{both} are variants and shadows at once")
         found: dict[str, Target] = {}
@@ -77,6 +88,20 @@ class Routing(BaseModel):
         """Variant: version."""
         return {name: variant.target.version for name, variant in self.variants.items()}
 
+    def of_user(self, user_id: str, salt: str) -> tuple[str, ...]:
+        """The variants that answer a user: that of the assignment, or both where lists are interleaved.
+
+        A variant whose share is 0 drafts nothing: a roll-back, which takes the treatment's share, ends the drafting.
+        """
+        weights = self.weights
+        both = self.mode == "interleave" and min(weights.values()) > 0
+        return tuple(weights) if both else (assign(user_id, salt, weights),)
+
+    def named(self, variants: Sequence[str]) -> tuple[str, str]:
+        """Variant and version that an answer of these variants carries."""
+        versions = self.versions
+        return variants[0] if len(variants) == 1 else INTERLEAVED, "+".join(versions[name] for name in variants)
+
     @property
     def targets(self) -> dict[str, Target]:
         """Version: its target, of variants and shadows."""
@@ -92,23 +117,28 @@ class Routing(BaseModel):
         changed = Variant(target=target, weight=self.variants[variant].weight)
         return self.checked({name: changed if name == variant else old for name, old in self.variants.items()})
 
-    def shared(self, weights: Mapping[str, float]) -> "Routing":
-        """The same models with other shares of the users, in this routing's order of variants.
+    def shared(self, weights: Mapping[str, float], mode: Mode | None = None) -> "Routing":
+        """The same models with other shares of the users and another mode, in this routing's order of variants.
 
         Raises:
             ServingError: shares outside [0, 1] or that do not sum to 1.
         """
         try:
-            return self.checked({n: Variant(target=old.target, weight=weights[n]) for n, old in self.variants.items()})
+            changed = {n: Variant(target=old.target, weight=weights[n]) for n, old in self.variants.items()}
+            return self.checked(changed, mode=mode)
         except ValidationError as error:
             raise ServingError(f"{dict(weights)} are no shares: {error.errors()[0]['msg']}") from None
 
     def checked(
-        self, variants: Mapping[str, Variant] | None = None, shadows: Mapping[str, Target] | None = None
+        self,
+        variants: Mapping[str, Variant] | None = None,
+        shadows: Mapping[str, Target] | None = None,
+        mode: Mode | None = None,
     ) -> "Routing":
-        """A copy with other variants or shadows, validated."""
+        """A copy with other variants, shadows or mode, validated."""
         return Routing(
             variants=dict(self.variants if variants is None else variants),
+            mode=mode or self.mode,
             shadows=dict(self.shadows if shadows is None else shadows),
         )
 
@@ -121,7 +151,8 @@ class Routing(BaseModel):
                     target=Target(version=version, folder=f"models/{version}"), weight=deployment.weights[name]
                 )
                 for name, version in deployment.versions.items()
-            }
+            },
+            mode=deployment.mode,
         )
 
     def save(self, path: Path) -> None:

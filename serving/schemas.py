@@ -3,14 +3,17 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from uniscale.logs import MAX_ID, MAX_TEXT
+from uniscale.sections import Mode
 
 Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 ContextValue = Annotated[str, Field(max_length=MAX_ID)] | bool | Whole | Finite | None
+# An integer of JSON Schema may be written as 2.0, which strict validation takes for a float.
+Count = Annotated[int, Field(ge=1), BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v)]
 # Within these, no conversion between time zones or to nanoseconds can overflow.
 EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 BATCH = 32  # requests of one batch
@@ -33,7 +36,7 @@ class RankRequest(BaseModel):
         examples=[["i3", "i14"]],
         json_schema_extra={"uniqueItems": True},
     )
-    top_k: int | None = Field(default=None, ge=1, description="answer only the best; all of them when left out")
+    top_k: Count | None = Field(default=None, description="answer only the best; all of them when left out")
     ts: Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)] | None = Field(
         default=None,
         description="when the user asked; only where the deployment accepts its clients' clock",
@@ -96,6 +99,7 @@ class Shares(BaseModel):
 
     salt: str | None = Field(default=None, description="of the assignment; refused where it is not the service's")
     weights: dict[Identifier, float]
+    mode: Mode | None = Field(default=None, description="as it is when left out; interleave: two variants draft lists")
 
 
 def error_body(message: str, **detail: Any) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class RankingService:
         return {"status": "ok", "pid": os.getpid(), **self.ranker.state()}
 
     async def experiment(self, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Change the variants' shares of the users; answers the weights in force, or why they did not change."""
+        """Change the variants' shares of the users, or the mode; answers what is in force, or why it did not change."""
         try:
             asked = Shares.model_validate_json(body)
         except ValidationError as error:
@@ -105,10 +105,10 @@ class RankingService:
         if asked.salt not in (None, salt):
             return 409, error_body(f"users are assigned by the salt {salt!r}, which a running service does not change")
         try:
-            weights = await asyncio.to_thread(self.ranker.switch.share, asked.weights)
+            routing = await asyncio.to_thread(self.ranker.switch.share, asked.weights, asked.mode)
         except ServingError as error:
             return 409, error_body(str(error))
-        return 200, {"salt": salt, "weights": dict(weights)}
+        return 200, {"salt": salt, "weights": routing.weights, "mode": routing.mode}
 
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether the models are loaded (they are, once this object exists) and the online store answers."""

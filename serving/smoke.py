@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from serving.deployment import Deployment, Examples
+from serving.routing import Routing
 from uniscale.artifacts import atomic_folder, write_json
-from uniscale.assignment import assign
 from uniscale.config import Config
 from uniscale.errors import ServingError
 from uniscale.progress import Progress
@@ -68,7 +69,7 @@ def smoke(config: Config, url: str, deployment: Path, out: Path) -> dict[str, An
         "p50_ms": 1000 * float(np.quantile(seconds, 0.5)),
         "p99_ms": 1000 * float(np.quantile(seconds, 0.99)),
         "server_p50_ms": float(np.median([answer["latency_ms"] for answer in answers])),
-        "variants": {name: sum(answer["variant"] == name for answer in answers) for name in manifest.weights},
+        "variants": dict(Counter(answer["variant"] for answer in answers)),
         "fallbacks": sum(answer["fallback"] is not None for answer in answers),
         "checks": checks,
         "passed": all(checks.values()),
@@ -118,18 +119,18 @@ def _answer_checks(
         scores = [item["score"] for item in answer["items"]]
         return None not in scores and scores == sorted(scores, reverse=True)
 
-    explores = manifest.serving.exploration.policy != "none"
+    routing = Routing.of(manifest)
+    by_score = manifest.mode == "split" and manifest.serving.exploration.policy == "none"
     return {
         "every candidate comes back once": every(
             lambda body, answer: sorted(item["item_id"] for item in answer["items"]) == sorted(body["item_ids"])
         ),
-        "scores fall from first to last": explores or every(lambda _, answer: descending(answer)),
+        "scores fall from first to last": not by_score or every(lambda _, answer: descending(answer)),
         "no fallback": every(lambda _, answer: answer["fallback"] is None),
-        "users get their variant": every(
-            lambda body, answer: answer["variant"] == assign(body["user_id"], manifest.salt, manifest.weights)
-        ),
-        "variants get their version": every(
-            lambda _, answer: answer["version"] == manifest.versions[answer["variant"]]
+        "users get their variant and its version": every(
+            lambda body, answer: (
+                (answer["variant"], answer["version"]) == routing.named(routing.of_user(body["user_id"], manifest.salt))
+            )
         ),
     }
 

@@ -17,6 +17,7 @@ from typing import Any
 from serving.engine import Scorer
 from serving.routing import Routing, Target
 from uniscale.errors import ServingError
+from uniscale.sections import Mode
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +71,15 @@ class Switch:
         with self._polling:
             self._follow()
 
-    def share(self, weights: Mapping[str, float]) -> Mapping[str, float]:
+    def share(self, weights: Mapping[str, float], mode: Mode | None = None) -> Routing:
         """Serve the variants by other shares of the users: written for every worker to follow, in force here at once.
 
+        Args:
+            weights: share of each variant.
+            mode: split or interleave; as it is where None.
+
         Returns:
-            The weights in force.
+            The routing in force.
 
         Raises:
             ServingError: no routing file, other variants than those served, shares that do not sum to 1, or a refusal.
@@ -84,11 +89,11 @@ class Switch:
         routing = self.current.routing
         if weights.keys() != routing.variants.keys():
             raise ServingError(f"weights are given for {sorted(weights)}, the variants are {sorted(routing.variants)}")
-        routing.shared(weights).save(self._path)
+        routing.shared(weights, mode).save(self._path)
         self.poll()
         if self.refused:
             raise ServingError(f"the new shares were refused: {self.refused}")
-        return self.current.routing.weights
+        return self.current.routing
 
     def _follow(self) -> None:
         assert self._path is not None
@@ -120,6 +125,7 @@ class Switch:
         return {
             "versions": routing.versions,
             "weights": routing.weights,
+            "mode": routing.mode,
             "shadows": {name: target.version for name, target in routing.shadows.items()},
             "routing": {
                 "changed_at": self.changed_at.isoformat() if self.changed_at else None,

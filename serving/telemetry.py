@@ -65,6 +65,11 @@ class Telemetry:
         self.state_bytes = Gauge(
             "uniscale_user_states_bytes", "Memory of users' states", multiprocess_mode="livesum", registry=registry
         )
+        self.inputs_dropped = Counter(
+            "uniscale_input_rows_dropped_total",
+            "Rows of the log of inputs dropped for a full buffer",
+            registry=registry,
+        )
         self.log_dropped = Counter(
             "uniscale_log_rows_dropped_total", "Serving-log rows dropped because the buffer was full", registry=registry
         )

@@ -20,11 +20,13 @@ def team_draft(
     """
     items: list[str] = []
     teams: list[bool] = []
+    drafted: set[str] = set()
     left = (iter(control), iter(treatment))
     length = min(length, len(control), len(treatment))
     while len(items) < length:
         first = unit_interval(f"{salt}:{request_id}:{len(items) // 2}") < 0.5
         for team in (first, not first)[: length - len(items)]:
-            items.append(next(item for item in left[team] if item not in items))
+            items.append(next(item for item in left[team] if item not in drafted))
+            drafted.add(items[-1])
             teams.append(team)
     return items, teams

@@ -56,7 +56,8 @@ def summarise(folders: Mapping[str, Path], verdict: str, run_folder: Path) -> Pa
 def _experiment(folder: Path) -> dict[str, Any]:
     if (folder / "replay").exists():
         return {"replay": read_json(folder / "replay" / "replay.json")}
-    return {"experiment": read_json(folder / "analysis" / "experiment.json")}
+    (found,) = (name for name in ("experiment", "interleaving") if (folder / "analysis" / f"{name}.json").exists())
+    return {found: read_json(folder / "analysis" / f"{found}.json")}
 
 
 def _copy_pages(folders: Mapping[str, Path], run_folder: Path) -> dict[str, str]:
@@ -93,6 +94,8 @@ def sections(summary: Mapping[str, Any]) -> Iterable[Section]:
             ["", ""],
             _replay(summary["replay"]),
         )
+    elif "interleaving" in summary:
+        yield "Interleaved lists before simulated users", ["", ""], _interleaving(summary["interleaving"])
     else:
         yield "Online experiment on simulated users", ["", ""], _verdict(summary["experiment"])
 
@@ -148,6 +151,11 @@ def _replay(replay: Mapping[str, Any]) -> list[list[str]]:
     if off_policy["estimates"] is None:
         return [*rows, ["off-policy estimate", f"none: {off_policy['why_not']}"]]
     return [*rows, ["off-policy estimate", f"on {off_policy['requests']:,} requests in random order, see the report"]]
+
+
+def _interleaving(found: Mapping[str, Any]) -> list[list[str]]:
+    counts = ", ".join(f"{how} {count:,}" for how, count in found["requests"].items())
+    return [["preference", found["statement"]], [f"requests by {found['treatment']}", counts]]
 
 
 def _verdict(experiment: Mapping[str, Any]) -> list[list[str]]:

@@ -4,6 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Mode = Literal["split", "interleave"]  # of an experiment
+
 
 class Section(BaseModel):
     """Base of all sections: no unknown keys, no change after loading."""
@@ -158,6 +160,13 @@ class ExplorationConfig(Section):
     positions: int = Field(ge=1, description="first positions that are drawn; below them the order is greedy")
 
 
+class InputLogConfig(Section):
+    """The model inputs logged as they were served, which are compared with the samples' (`monitoring.skew`)."""
+
+    share: float = Field(ge=0, le=1, description="of the requests, chosen by the hash of their ids; 0 for none")
+    items: int = Field(ge=1, description="first items of the answer whose features are kept")
+
+
 class ServingConfig(Section):
     """The ranking service."""
 
@@ -180,6 +189,7 @@ class ServingConfig(Section):
     )
     user_state_half: bool = Field(description="keep them in float16: half the memory, a rounding in the scores")
     exploration: ExplorationConfig
+    input_log: InputLogConfig
     log_flush_seconds: float = Field(gt=0, description="longest time an answered request stays out of the serving log")
     smoke_requests: int = Field(ge=1)
     smoke_candidates: int = Field(ge=1)
@@ -191,6 +201,9 @@ class ExperimentConfig(Section):
 
     salt: str
     weights: dict[str, float]
+    mode: Mode = Field(
+        description="split: each user sees one variant; interleave: all see lists that both draft (team draft)"
+    )
     days: int = Field(ge=1)
     requests_per_user_day: float = Field(gt=0)
     alpha: float = Field(gt=0, lt=1)
@@ -211,6 +224,7 @@ class DriftConfig(Section):
     js_warn: float = Field(gt=0, le=1, description="the same for ids: Jensen-Shannon distance over the top ids")
     missing_warn: float = Field(gt=0, le=1, description="change of the share of missing values that counts as drift")
     rate_warn: float = Field(gt=0, description="relative change of a label's positive rate that counts as drift")
+    skew_warn: float = Field(ge=0, lt=1, description="share of served requests or items in which a feature may differ")
     max_drifted_share: float = Field(ge=0, le=1, description="share of drifted features that is a verdict of drift")
     embedding_auc_warn: float = Field(gt=0.5, lt=1, description="AUC of telling two windows' vectors apart")
     reference: Literal["train", "trailing", "pinned"] = Field(

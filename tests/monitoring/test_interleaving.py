@@ -1,6 +1,7 @@
 """Team draft: fair by enumeration, right by simulation, and refused where it cannot be believed."""
 
 import itertools
+import json
 from collections import Counter
 
 import numpy as np
@@ -9,11 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.experiments import interleaved
+from monitoring.experiment import analyse
 from monitoring.interleaving import analyse_interleaving, preference
 from tests.monitoring.ab_logs import DESCRIPTION, START
 from uniscale import interleaving
+from uniscale.config import load_config
 from uniscale.errors import DataError
 from uniscale.interleaving import team_draft
+from uniscale.run_report import _experiment, _interleaving
 
 ITEMS = "abcde"
 
@@ -70,6 +74,24 @@ def test_the_better_ranking_gets_the_credit(tmp_path):
     found = analyse_interleaving(*write(tmp_path, 1500, lambda rng, item, place: rng.random() < taste[item]), "new")
     assert found["share"] > 0.55 and found["p"] < 0.001 and "new is preferred" in found["statement"]
     assert found["requests"]["won"] > found["requests"]["lost"]
+
+
+def test_the_pipelines_experiment_is_analysed_by_its_mode_and_told_in_the_summary(tmp_path):
+    """The lists lie in the serving log, beside answers that nobody drafted and those of shadows."""
+    lists, logs = write(tmp_path, 900, lambda rng, item, place: item in "de")
+    rows = pq.read_table(lists)
+    plain = pa.Table.from_pylist([{"request_id": "x", "user_id": "u", "item_ids": ["a"], "teams": None}], rows.schema)
+    day = tmp_path / "log" / f"day={START:%Y-%m-%d}"
+    for folder in (day, tmp_path / "log" / "_shadows" / day.name):
+        folder.mkdir(parents=True)
+        pq.write_table(plain, folder / "plain.parquet")
+    pq.write_table(rows, day / "lists.parquet")
+    config = load_config(overrides=["experiment.mode=interleave"]).experiment
+    found = analyse(config, tmp_path / "log", logs, tmp_path / "out" / "analysis", treatment="new")
+    assert found == analyse_interleaving(lists, logs, "new") and "new is preferred" in found["statement"]
+    summary = _experiment(tmp_path / "out")
+    assert list(summary) == ["interleaving"]
+    assert found["statement"] in json.dumps(_interleaving(summary["interleaving"]))
 
 
 def test_the_share_of_the_credits_by_hand():

@@ -134,9 +134,18 @@ def test_a_training_starts_on_logs_that_are_kept_with_the_configuration_that_was
 
 def test_what_a_monitoring_run_saw_is_told(tmp_path):
     write_json(tmp_path / "drift.json", drift_of("2026-02-02", "drift"))
-    write_json(tmp_path / "skew.json", {"requests": 0, "differing": 0, "share": None})
+    write_json(
+        tmp_path / "skew.json", {"requests": 0, "items": 0, "features": [], "why_not": "no log of served features"}
+    )
     write_json(tmp_path / "experiments.json", {"search-ab": {"verdict": "keep running", "reason": "too few users"}})
     write_json(tmp_path / "choice.json", {"train": False, "why": "nothing asks for it", "new_days": ["2026-02-02"]})
     said = json.dumps(tables(facts(*[tmp_path] * 4)))
-    for text in ("search.item_price", "not compared", "search-ab", "keep running", "nothing asks for it", '"wait"'):
+    for text in (
+        "search.item_price",
+        "no log of served features",
+        "search-ab",
+        "keep running",
+        "nothing asks for it",
+        '"wait"',
+    ):
         assert text in said

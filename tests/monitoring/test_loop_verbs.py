@@ -1,4 +1,4 @@
-"""The verbs behind a served model, on folders: publish, next day, skew, retrain, off-policy, interleaving."""
+"""The verbs behind a served model, on folders: publish, next day, retrain, off-policy, interleaving."""
 
 import threading
 from datetime import date, timedelta
@@ -123,21 +123,6 @@ def test_what_folders_say_decides(tmp_path):
     trained[0] = date(2026, 3, 7)  # all but the last two days were mature before it: 3 March is seen, 4 March is not
     publish(measured(tmp_path / "in", "2026-03-08"), tmp_path / "kept")
     assert "0 new mature days" in decided(date(2026, 3, 30)).why
-
-
-def test_skew_by_hash_and_by_value_ends_with_4(live, tmp_path):
-    ids = pq.read_table(live["serving_log"], columns=["request_id"])["request_id"].to_pylist()
-    same = pa.table({"request_id": ids, "features_hash": [0] * len(ids), "price": np.arange(len(ids), dtype=float)})
-    pq.write_table(same, tmp_path / "same.parquet")
-    moved = same.set_column(2, "price", pa.array(np.arange(len(ids)) * 1.1)).set_column(
-        1, "features_hash", pa.array([1] * len(ids))
-    )
-    pq.write_table(moved, tmp_path / "moved.parquet")
-    log, same_file, moved_file = live["serving_log"], tmp_path / "same.parquet", tmp_path / "moved.parquet"
-    assert "0 of" in verb("monitor", "skew", "--offline", same_file, "--serving-log", log, "--served", same_file)
-    assert "100.00%" in verb("monitor", "skew", "--offline", moved_file, "--serving-log", log, code=4)
-    said = verb("monitor", "skew", "--offline", moved_file, "--served", same_file, code=4)
-    assert "price: train/serve skew" in said
 
 
 def test_off_policy_and_interleaving_have_verbs(tmp_path):

@@ -1,4 +1,4 @@
-"""Embeddings, skew, quality, reference, history, and the alert rules over the gauges."""
+"""Embeddings, quality, reference, history, and the alert rules over the gauges."""
 
 import json
 import shutil
@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -18,11 +17,8 @@ from monitoring.drift_embeddings import embedding_drift, sampled_vectors
 from monitoring.drift_gauges import gauges
 from monitoring.drift_history import history, keep
 from monitoring.drift_rows import Batch, Column
-from monitoring.skew import feature_skew, hash_skew
-from tests.monitoring.ab_logs import rewrite, write_experiment
 from tests.sample_folder import SPEC, write_samples
 from uniscale.config import load_config
-from uniscale.errors import DataError
 
 HOME = Path(monitoring.__file__).parent
 PROMTOOL = shutil.which("promtool")
@@ -55,51 +51,6 @@ def test_vectors_are_those_of_the_exposed_items_and_queries(tmp_path):
     assert found["query_text"].shape == (40, SPEC.text_dim)
     rows = pq.read_table(samples / "rows", filters=[("domain", "=", "search"), ("day", "<", "2026-01-07")]).to_pylist()
     assert found["item_content"].shape == (sum(s == 0 for r in rows for s in r["sampling"]), SPEC.content_dim)
-
-
-def features(folder, **changes):
-    columns = {
-        "request_id": [f"r{n}" for n in range(100)],
-        "user_id": list(range(100)),
-        "user_clicks": [float(n) if n % 3 else None for n in range(100)],
-        "item_price": [[1.0 * n, 2.0, None] for n in range(100)],
-    }
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{len(list(folder.iterdir()))}.parquet"
-    pq.write_table(pa.table(columns | changes), path)
-    return path
-
-
-def test_skew_in_one_feature_is_found_in_that_feature_alone(tmp_path):
-    plain = features(tmp_path / "f")
-    assert {row["share"] for row in feature_skew(plain, features(tmp_path / "f"), 0.01)} == {0.0}
-    rounded = features(tmp_path / "f", user_clicks=[n * (1 + 1e-7) if n % 3 else None for n in range(100)])
-    assert not any(row["drifted"] for row in feature_skew(plain, rounded, 0.01))
-    skewed = features(tmp_path / "f", user_clicks=[float(n) if n % 3 else 0.0 for n in range(100)])
-    found = {row["name"]: row for row in feature_skew(plain, skewed, 0.01)}
-    assert [name for name, row in found.items() if row["drifted"]] == ["user_clicks"]
-    assert found["user_clicks"]["share"] == pytest.approx(0.34)
-    priced = features(tmp_path / "f", item_price=[[1.1 * n + 1, 2.0, None] for n in range(100)])
-    assert [row["name"] for row in feature_skew(plain, priced, 0.01) if row["drifted"]] == ["item_price"]
-    with pytest.raises(DataError, match="no feature in common"):
-        feature_skew(plain, _only_ids(tmp_path / "only.parquet"), 0.01)
-
-
-def _only_ids(path):
-    pq.write_table(pa.table({"request_id": ["r1"]}), path)
-    return path
-
-
-def test_hashes_say_how_many_requests_differ(tmp_path):
-    paths = write_experiment(tmp_path, users=60, seed=61)
-    rewrite(paths["serving_log"], lambda rows: [row | {"features_hash": 7} for row in rows])
-    ids = pq.read_table(paths["serving_log"], columns=["request_id"])["request_id"].to_pylist()
-    hashes = [8 if n < 5 else 7 for n in range(len(ids))]
-    pq.write_table(pa.table({"request_id": ids, "features_hash": hashes}), tmp_path / "offline.parquet")
-    found = hash_skew(paths["serving_log"], tmp_path / "offline.parquet")
-    assert (found["requests"], found["differing"]) == (len(ids), 5)
-    with pytest.raises(DataError, match="no file"):
-        hash_skew(paths["serving_log"], tmp_path / "absent.parquet")
 
 
 def test_quality_counts_what_no_reference_excuses():

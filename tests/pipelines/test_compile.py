@@ -1,5 +1,6 @@
 """The IR: every step, the configuration as defaults, our image; and the settings of a cluster where they belong."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 
 from pipelines.catalogue import PIPELINES, compile_to
 from pipelines.training import STEPS
+from uniscale.cli.service import serve
 from uniscale.config import load_config
 from uniscale.errors import ConfigError
 from uniscale.profile import Profile, load_profile
@@ -210,6 +212,12 @@ def test_every_pipeline_has_its_steps_settled_and_its_effects_uncached(name, com
     dags = {task for task, of in tasks(ir) if "dag" in ir["components"][of["componentRef"]["name"]]}
     every = {task for task, _ in tasks(ir)}
     assert retried == every - dags - {"preflight", "finish"}
+
+
+def test_monitoring_reads_by_default_what_serve_writes(compiled) -> None:
+    ir = next(yaml.safe_load_all(compiled("monitoring", None).read_text()))
+    read_from = ir["root"]["inputDefinitions"]["parameters"]["serving_log"]["defaultValue"]
+    assert Path(read_from) == inspect.signature(serve).parameters["log"].default
 
 
 def test_every_component_is_a_step_of_a_pipeline() -> None:

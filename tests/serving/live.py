@@ -26,6 +26,7 @@ SETTINGS = [
     "serving.smoke_candidates=20",
     "serving.log_flush_seconds=0.2",
     "serving.routing_poll_seconds=0.1",
+    "serving.input_log.share=1.0",
 ]
 JSON = {"Content-Type": "application/json"}
 ASKED = datetime(2026, 1, 19, 8, 30, tzinfo=UTC)  # after the store's instant, so that nothing is cut

@@ -94,6 +94,7 @@ def deployment_without_bento(folder):
         tag="uniscale_ranker:gone",
         versions={"champion": "1"},
         weights={"champion": 1.0},
+        mode="split",
         salt="s",
         domain="search",
         scenarios=[],

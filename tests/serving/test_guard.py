@@ -134,6 +134,12 @@ def test_pages_for_people_are_behind_the_key_and_only_read(path):
     assert call(Service(), "GET", path, client=REMOTE)[0] == 403
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "TRACE"])
+def test_shares_are_put_and_nothing_else(method):
+    status, headers, _, seen = call(Service(), method, "/experiment")
+    assert status == 405 and headers[b"allow"] == b"PUT" and seen is None
+
+
 def test_a_body_over_the_limit_is_refused_however_it_is_cut():
     service = Service(max_body_bytes=10)
     assert call(service, parts=(b"x" * 10,))[0] == 200

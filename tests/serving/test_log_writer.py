@@ -23,6 +23,7 @@ def row(number: int, ts: datetime = NOON) -> dict:
         "version": "1",
         "item_ids": ["i2", "i1"],
         "scores": [0.5, None],
+        "teams": None,
         "propensities": None,
         "candidates": 2,
         "fallback": None,

@@ -62,7 +62,7 @@ def engine(tmp_path_factory):
     return Engine(SPEC, ItemVectors.load(samples, SPEC), NoText()), models, samples
 
 
-def make_ranker(engine, folder, shadow=None, rng=None, **serving) -> tuple[Ranker, Users]:
+def make_ranker(engine, folder, shadow=None, rng=None, mode="split", **serving) -> tuple[Ranker, Users]:
     """`shadow` is a scorer that a shadow variant `next`, version s, holds; its log is `folder/_shadows`."""
     scorer, models, samples = engine
     items = pq.ParquetFile(samples / "items.parquet").read()
@@ -72,6 +72,7 @@ def make_ranker(engine, folder, shadow=None, rng=None, **serving) -> tuple[Ranke
         tag="uniscale_ranker:test",
         versions={"champion": "1", "candidate": "2"},
         weights={"champion": 0.5, "candidate": 0.5},
+        mode=mode,
         salt="salt",
         domain="search",
         scenarios=list(SPEC.scenarios),

@@ -1,6 +1,11 @@
 """What is not a ranking request is refused by the schema, with the field that is wrong."""
 
+import json
+import math
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from serving.schemas import CONTEXT_KEYS, RankRequest
@@ -50,6 +55,19 @@ def test_a_wrong_field_is_named(body, field):
 def test_what_is_no_json_object_is_refused(body):
     with pytest.raises(ValidationError):
         RankRequest.model_validate_json(body)
+
+
+@given(number=st.floats() | st.integers() | st.floats(min_value=0, max_value=5000).map(round).map(float))
+def test_top_k_is_what_json_schema_calls_a_positive_integer(number):
+    """Found by schemathesis: 2.0 is an integer of JSON Schema."""
+    body = json.dumps({"user_id": "u1", "item_ids": ["i1"], "top_k": number})
+    if math.isfinite(number) and number == int(number) >= 1:
+        assert RankRequest.model_validate_json(body).top_k == int(number)
+    else:
+        with pytest.raises(ValidationError):
+            RankRequest.model_validate_json(body)
+    schema = RankRequest.model_json_schema()["properties"]["top_k"]["anyOf"][0]
+    assert schema == {"type": "integer", "minimum": 1}
 
 
 def test_context_is_bounded():

@@ -307,6 +307,51 @@ def test_an_experiment_moves_the_shares_of_the_live_service(live):
     assert variants(30) == set(before)
 
 
+def test_an_experiment_that_asks_for_it_gets_interleaved_lists_and_its_log_says_whom_users_prefer(live, tmp_path):
+    """What each variant alone would answer is known, so lists, teams and credits are made again here, by hand."""
+    from monitoring.interleaving import analyse_interleaving
+    from tests.monitoring.ab_logs import DESCRIPTION
+    from uniscale.interleaving import team_draft
+
+    def experiment(weights, mode):
+        answer = live.http.put("/experiment", json={"weights": weights, "mode": mode})
+        assert answer.status_code == 200 and answer.json() == {
+            "salt": live.config.experiment.salt,
+            "weights": weights,
+            "mode": mode,
+        }
+
+    before, users = live.http.get("/healthz").json()["weights"], [f"u{number}" for number in range(30)]
+    orders = {}
+    for name in ("champion", "candidate"):
+        experiment({each: float(each == name) for each in ("champion", "candidate")}, "split")
+        orders[name] = [[item["item_id"] for item in live.rank(user_id=user)["items"]] for user in users]
+    experiment(before, "interleave")
+    assert live.http.get("/healthz").json()["mode"] == "interleave"
+    credits, events = {"champion": 0, "candidate": 0}, []
+    for number in range(120):
+        place = number % len(users)
+        answer = live.rank(user_id=users[place], request_id=f"both-{number}", top_k=4)
+        control, treatment = (orders[name][place] for name in ("champion", "candidate"))
+        salt = live.config.experiment.salt
+        items, teams = team_draft(control, treatment, 4, salt, answer["request_id"])
+        assert (answer["variant"], answer["version"]) == ("interleaved", "1+2")
+        assert [item["item_id"] for item in answer["items"]] == items
+        clicked = min(items, key=treatment.index)  # users who agree with the treatment
+        credits["candidate" if teams[items.index(clicked)] else "champion"] += 1
+        events.append({"request_id": answer["request_id"], "item_id": clicked, "type": "click"})
+    experiment(before, "split")
+    assert live.rank()["variant"] in before
+    logs = tmp_path / "logs"
+    (logs / "events" / "day=2026-01-19").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(events), logs / "events" / "day=2026-01-19" / "part-0.parquet")
+    DESCRIPTION.save(logs)
+    time.sleep(2 * live.config.serving.log_flush_seconds)
+    found = analyse_interleaving(live.log, logs, "candidate")
+    assert found["credits"] == [credits["champion"], credits["candidate"]] and sum(found["credits"]) == 120
+    assert credits["candidate"] > credits["champion"] and "candidate is preferred" in found["statement"]
+
+
 def test_stopping_leaves_every_answer_in_the_log(live):
     """Runs last: it stops the service."""
     live.stop.close()
@@ -316,4 +361,4 @@ def test_stopping_leaves_every_answer_in_the_log(live):
     logged = [row["request_id"] for path in files for row in pq.ParquetFile(path).read().to_pylist()]
     assert set(live.answered) <= set(logged) and len(logged) == len(set(logged))
     assert "Traceback" not in (live.log / "_server.log").read_text()
-    assert all(path.name.startswith("day=") or path.name == "_server.log" for path in (live.log).iterdir())
+    assert {path.name.partition("=")[0] for path in live.log.iterdir()} == {"day", "_inputs", "_server.log"}

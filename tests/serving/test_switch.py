@@ -317,7 +317,10 @@ def test_shares_change_in_the_file_and_at_once_and_models_stay(exports, tmp_path
 
     path = tmp_path / "routing.json"
     switch = Switch(routing_of(exports, champion="1", candidate="2"), load, path)
-    assert switch.share({"candidate": 0.05, "champion": 0.95}) == {"champion": 0.95, "candidate": 0.05}
+    assert switch.share({"candidate": 0.05, "champion": 0.95}).weights == {"champion": 0.95, "candidate": 0.05}
+    both = {"champion": 0.95, "candidate": 0.05}
+    assert switch.share(both, "interleave").mode == switch.share(both).mode == "interleave"
+    assert switch.share(both, "split").mode == "split"
     assert list(Routing.load(path).weights) == ["champion", "candidate"]  # the order users are assigned by
     assert loads == ["1", "2"]
     for wrong in ({"champion": 1.0}, {"champion": 0.5, "candidate": 0.6}, {"champion": 2.0, "candidate": -1.0}):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from uniscale.cli.options import ConfigPath, Logs, Out, Settings, load
+from uniscale.cli.options import ConfigPath, Logs, Out, Rows, Settings, load
 
 NOT_NOW, SKEWED = 3, 4
 
@@ -55,26 +55,24 @@ def next_day(
 
 
 def skew(
-    offline: Annotated[Path, typer.Option(help="Parquet: request_id and features_hash, or features, built offline.")],
-    serving_log: Annotated[Path | None, typer.Option(help="Folder of the serving log, to compare hashes.")] = None,
-    served: Annotated[Path | None, typer.Option(help="Parquet of the features as served, to compare values.")] = None,
-    warn: Annotated[float, typer.Option(help="Share of requests that may differ.")] = 0.01,
+    serving_log: ServingLog,
+    rows: Rows,
+    settings: Settings = None,
+    config: ConfigPath = None,
 ) -> None:
-    """Compare the features of the same requests as served and built offline; exits with 4 where they differ."""
-    from monitoring.skew import feature_skew, hash_skew
-    from uniscale.errors import ConfigError
+    """Compare the features of served requests with those of the samples; exits with 4 and names those that differ."""
+    from monitoring.skew import feature_skew, skewed
+    from uniscale.errors import DataError
 
-    if serving_log is None and served is None:
-        raise ConfigError("skew compares with --serving-log (hashes), --served (features), or both")
-    skewed = False
-    if serving_log is not None:
-        found = hash_skew(serving_log, offline)
-        skewed |= found["share"] > warn
-        typer.echo(f"{found['differing']:,} of {found['requests']:,} requests differ ({found['share']:.2%})")
-    for row in feature_skew(served, offline, warn) if served is not None else ():
-        skewed |= row["drifted"]
-        typer.echo(f"{row['name']}: {row['why'] or format(row['share'], '.2%') + ' differ'}")
-    if skewed:
+    found = feature_skew(serving_log, rows, load(config, settings).drift.skew_warn)
+    if found["why_not"]:
+        raise DataError(found["why_not"])
+    typer.echo(
+        f"{found['requests']:,} requests and {found['items']:,} items, {len(found['features'])} features compared"
+    )
+    for one in skewed(found):
+        typer.echo(one)
+    if skewed(found):
         raise typer.Exit(SKEWED)
 
 

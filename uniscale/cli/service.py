@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     deployment: Deployment,
-    log: Annotated[Path, typer.Option(help="Folder of the serving log.")] = Path("runs/serving_log"),
+    log: Annotated[Path, typer.Option(help="Folder of the serving log.")] = Path("runs/serving/serving_log"),
     routing: Annotated[Path | None, typer.Option(help="Routing file to follow; it outlives the service.")] = None,
     follow: Annotated[str | None, typer.Option(help="Registry whose champion a variant follows.")] = None,
     name: Annotated[str, typer.Option(help="Model name in the registry.")] = "ranker",
