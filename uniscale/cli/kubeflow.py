@@ -43,7 +43,7 @@ def compile_pipeline(
 ) -> None:
     """Compile a pipeline to the IR YAML that Kubeflow Pipelines takes, and draw it."""
     from pipelines.catalogue import compile_to, pipeline_named
-    from pipelines.graph import redraw
+    from pipelines.picture import redraw
     from uniscale.profile import load_profile
 
     chosen = load(config, settings)
@@ -102,7 +102,7 @@ def submit(
         raise ConfigError("--cancel and --retry are about a run: give one of them, with --run-id")
     chosen, cluster = load(config, settings), load_profile(profile)
     from pipelines import follow as following
-    from pipelines.api import connect
+    from pipelines.connection import connect
     from pipelines.submit import Asked, submit_run
 
     client = connect(host, token, namespace)
@@ -139,7 +139,7 @@ def create(
     from uniscale.profile import load_profile
 
     chosen, cluster = load(config, settings), load_profile(profile)
-    from pipelines.api import connect
+    from pipelines.connection import connect
     from pipelines.submit import Asked, create_schedule
 
     asked = Asked(chosen, cluster, pipeline, parameters_of(parameters))
@@ -156,7 +156,7 @@ def list_schedules(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Every schedule, and whether it is paused."""
-    from pipelines.api import connect
+    from pipelines.connection import connect
     from pipelines.submit import schedules
 
     rows = [_plain(one) for one in schedules(connect(host, token, namespace), host)]
@@ -190,7 +190,7 @@ def delete(which: Schedule, host: Host, token: Token = None, namespace: Namespac
 
 
 def _change(which: str, method: str, done: str, host: str, token: str | None, namespace: str | None) -> None:
-    from pipelines.api import asking, connect
+    from pipelines.connection import asking, connect
     from pipelines.submit import schedule_named
 
     client = connect(host, token, namespace)
