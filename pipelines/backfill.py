@@ -49,7 +49,7 @@ def backfill_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
         run_id: str = "run",
     ) -> None:
         with place.run(seed, notify, runs, run_id) as run:
-            _, clean = read_logs(place, defaults, seed, data, simulation, ingest, input_hash)
+            _, clean = read_logs(run, defaults, seed, data, simulation, ingest, input_hash)
             named = days_step(first=first, last=last, clean=clean)
             with dsl.ParallelFor(named.output, name="day", parallelism=place.at_a_time(SIDE_BY_SIDE)) as day:
                 # Not before the loop: kfp.local 2.17.0 puts the day into every parameter that comes from outside.
@@ -70,7 +70,7 @@ def backfill_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
             backfilled_step(
                 history=history,
                 runs=runs,
-                run_id=run,
+                run_id=run.id,
                 measured=dsl.Collected(scored.outputs["measured"]),
                 drifted=dsl.Collected(drifted.outputs["report"]),
             ).set_caching_options(False)

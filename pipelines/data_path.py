@@ -7,7 +7,7 @@ from components.features import features as features_step
 from components.ingest import ingest as ingest_step
 from components.logs import logs as logs_step
 from components.samples import samples as samples_step
-from pipelines.place import Place
+from pipelines.place import Begun
 from uniscale.config import Config
 
 READ = ("preflight", "logs", "ingest")
@@ -25,14 +25,14 @@ class Sections:
 
 
 def read_logs(
-    place: Place, defaults: Config, seed: Any, data: Any, simulation: Any, ingest: Any, input_hash: Any
+    run: Begun, defaults: Config, seed: Any, data: Any, simulation: Any, ingest: Any, input_hash: Any
 ) -> tuple[Any, Any]:
     """Raw logs and the clean ones.
 
     An input path of a cluster is read again every time, since nobody hashed what lies there.
     """
-    read = logs_step(seed=seed, data=data, simulation=simulation, input_hash=input_hash).after(place.preflight())
-    if place.profile and defaults.data.source != "simulation":
+    read = logs_step(seed=seed, data=data, simulation=simulation, input_hash=input_hash).after(run.ready)
+    if run.on_cluster and defaults.data.source != "simulation":
         read.set_caching_options(False)
     raw = read.outputs["raw"]
     return raw, ingest_step(seed=seed, rules=ingest, raw=raw).outputs["clean"]

@@ -82,10 +82,9 @@ def monitoring_pipeline(defaults: Config, profile: Profile | None = None) -> Any
     ) -> None:
         model = {"registry": registry, "name": registered_model}
         with place.run(seed, notify, runs, run_id) as run:
-            ready = place.preflight()
             # First, because a harmful treatment has to go whatever the rest of the run meets.
             checked = check_step(**model, book=book, serving_log=serving_log, live_logs=live_logs, service=service)
-            checked.set_caching_options(False).after(ready)
+            checked.set_caching_options(False).after(run.ready)
             served = served_step(
                 seed=seed,
                 samples=samples,
@@ -98,12 +97,12 @@ def monitoring_pipeline(defaults: Config, profile: Profile | None = None) -> Any
             raw = served.outputs["raw"]
             clean = ingest_step(seed=seed, rules=ingest, raw=raw).outputs["clean"]
             _, rows = build(Sections(seed, features, samples, spark), clean)
-            resolved = resolve_step(**model, requested=champion_version).set_caching_options(False).after(ready)
+            resolved = resolve_step(**model, requested=champion_version).set_caching_options(False).after(run.ready)
             scored = score_step(seed=seed, gate=gate, train=train, **model, version=resolved.output, rows=rows).outputs[
                 "measured"
             ]
             drifted = drift_step(seed=seed, settings=drift, rows=rows, measured=scored).outputs["report"]
-            compared = skew_step(serving_log=serving_log, offline=offline).set_caching_options(False).after(ready)
+            compared = skew_step(serving_log=serving_log, offline=offline).set_caching_options(False).after(run.ready)
             asked = retrain_step(
                 seed=seed,
                 policy=retraining,
@@ -116,7 +115,7 @@ def monitoring_pipeline(defaults: Config, profile: Profile | None = None) -> Any
             asked.after(checked)
             watched_step(
                 runs=runs,
-                run_id=run,
+                run_id=run.id,
                 drifted=drifted,
                 compared=compared.outputs["compared"],
                 found=checked.outputs["found"],

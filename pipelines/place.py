@@ -16,6 +16,15 @@ from uniscale.profile import Profile
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A run in the block of its steps."""
+
+    id: Any  # of Kubeflow on a cluster, since the runs of a schedule share their parameters
+    ready: Any  # the first task, for which all others wait: it fails where a secret or the state folder is missing
+    on_cluster: bool
+
+
+@dataclass(frozen=True)
 class Place:
     """A cluster by its profile, or this machine."""
 
@@ -35,20 +44,16 @@ class Place:
         return most if self.profile else 1
 
     @contextmanager
-    def run(self, seed: Any, notify: Any, runs: Any, run_id: Any) -> Iterator[Any]:
-        """The run as a block of its steps, reported however it ends; gives its id, which on a cluster is Kubeflow's.
-
-        The runs of a schedule share all parameters, `run_id` among them.
-        """
+    def run(self, seed: Any, notify: Any, runs: Any, run_id: Any) -> Iterator[Begun]:
+        """The block of a run's steps; however they end, the exit handler reports it."""
         own = dsl.PIPELINE_JOB_ID_PLACEHOLDER if self.profile else run_id
         finish = finish_step(seed=seed, notify=notify, runs=runs, run_id=own).set_caching_options(False)
         with dsl.ExitHandler(finish, name="run"):
-            yield own
+            yield Begun(own, self._preflight(), self.profile is not None)
         if self.profile:
             apply_profile(self.profile)
 
-    def preflight(self) -> Any:
-        """The first task: fails within seconds where a secret or the state folder is missing."""
+    def _preflight(self) -> Any:
         required = required_variables(self.profile.secrets) if self.profile else "{}"
         state = self.profile.state if self.profile else ""
         return preflight_step(required=required, state=state).set_caching_options(False)

@@ -45,7 +45,7 @@ def sweep_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
         run_id: str = "run",
     ) -> None:
         with place.run(seed, notify, runs, run_id) as run:
-            raw, clean = read_logs(place, defaults, seed, data, simulation, ingest, input_hash)
+            raw, clean = read_logs(run, defaults, seed, data, simulation, ingest, input_hash)
             _, rows = build(Sections(seed, features, samples, spark), clean)
             shared = {
                 "seed": seed,
@@ -63,7 +63,7 @@ def sweep_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
                 seed=seed,
                 gate=gate,
                 runs=runs,
-                run_id=run,
+                run_id=run.id,
                 against=against,
                 tried=dsl.Collected(tried.outputs["tried"]),
             ).set_caching_options(False)

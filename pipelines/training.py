@@ -98,7 +98,7 @@ def _pipeline(defaults: Config, profile: Profile | None, continuous: bool) -> An
         run_id: str = "run",
     ) -> None:
         with place.run(seed, notify, runs, run_id) as run:
-            raw, clean = read_logs(place, defaults, seed, data, simulation, ingest, input_hash)
+            raw, clean = read_logs(run, defaults, seed, data, simulation, ingest, input_hash)
             made_of = lineage_step(
                 seed=seed,
                 data=data,
@@ -115,7 +115,7 @@ def _pipeline(defaults: Config, profile: Profile | None, continuous: bool) -> An
             tables, rows = build(Sections(seed, features, samples, spark), clean)
 
             resolved = resolve_step(registry=registry, name=registered_model, requested=champion_version)
-            resolved.set_caching_options(False)
+            resolved.set_caching_options(False).after(run.ready)
             champion = champion_step(
                 seed=seed,
                 settings=train,
@@ -130,7 +130,7 @@ def _pipeline(defaults: Config, profile: Profile | None, continuous: bool) -> An
                 registry=registry,
                 name=registered_model,
                 version=resolved.output,
-                run_id=run,
+                run_id=run.id,
                 made_of=made_of,
                 model=champion,
             )
@@ -177,7 +177,7 @@ def _pipeline(defaults: Config, profile: Profile | None, continuous: bool) -> An
                 ).outputs["result"]
                 summary_step(
                     runs=runs,
-                    run_id=run,
+                    run_id=run.id,
                     verdict=verdict,
                     rows=rows,
                     clean=clean,
@@ -188,7 +188,7 @@ def _pipeline(defaults: Config, profile: Profile | None, continuous: bool) -> An
                     result=result,
                 ).set_caching_options(False)
 
-            record = {"registry": registry, "name": registered_model, "run_id": run, "made_of": made_of}
+            record = {"registry": registry, "name": registered_model, "run_id": run.id, "made_of": made_of}
             with dsl.If(decided.outputs["Output"] == "promote", name="promoted"):
                 promoted = promote_step(**record, measured=measured, decision=decision).set_caching_options(False)
                 serve("promote", promoted, measured)

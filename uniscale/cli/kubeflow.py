@@ -103,9 +103,10 @@ def submit(
     chosen, cluster = load(config, settings), load_profile(profile)
     from pipelines import follow as following
     from pipelines.connection import connect
-    from pipelines.submit import Asked, submit_run
 
     client = connect(host, token, namespace)
+    from pipelines.submit import Asked, submit_run  # imports kfp, for which a wrong token need not wait
+
     if run_id and cancel:
         following.cancel(client, host, run_id)
     elif run_id and retry:
@@ -140,11 +141,13 @@ def create(
 
     chosen, cluster = load(config, settings), load_profile(profile)
     from pipelines.connection import connect
+
+    client = connect(host, token, namespace)
     from pipelines.submit import Asked, create_schedule
 
     asked = Asked(chosen, cluster, pipeline, parameters_of(parameters))
     name = name or asked.name
-    made = create_schedule(connect(host, token, namespace), host, asked, experiment, name, cron)
+    made = create_schedule(client, host, asked, experiment, name, cron)
     typer.echo(f"schedule {name}: {made}")
 
 
@@ -157,9 +160,11 @@ def list_schedules(
 ) -> None:
     """Every schedule, and whether it is paused."""
     from pipelines.connection import connect
+
+    client = connect(host, token, namespace)
     from pipelines.submit import schedules
 
-    rows = [_plain(one) for one in schedules(connect(host, token, namespace), host)]
+    rows = [_plain(one) for one in schedules(client, host)]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -191,9 +196,10 @@ def delete(which: Schedule, host: Host, token: Token = None, namespace: Namespac
 
 def _change(which: str, method: str, done: str, host: str, token: str | None, namespace: str | None) -> None:
     from pipelines.connection import asking, connect
-    from pipelines.submit import schedule_named
 
     client = connect(host, token, namespace)
+    from pipelines.submit import schedule_named
+
     found = schedule_named(client, host, which)
     with asking(host):
         getattr(client, method)(found.recurring_run_id)
