@@ -1,8 +1,10 @@
 """What a person sees of a local run: one line a step, its progress, and the error that ended it; the rest is logged."""
 
+import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -11,6 +13,7 @@ from pipelines.tasks import step_of
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STARTED = re.compile(r"Executing task '(?P<step>[\w-]+)'")
 ENDED = re.compile(r"Task '(?P<step>[\w-]+)' finished with status (?P<status>\w+)")
+HIT = re.compile(r"^Task (?P<step>[\w-]+) cache hit")
 RUNNER_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d+ - (INFO|WARNING|ERROR) - ")
 PRINTED_INDENT = 4  # how the runner prints what a step says
 PROGRESS = re.compile(r"^[a-z][\w -]*: ")  # what our steps print; the chatter of libraries is left to the log
@@ -49,6 +52,27 @@ class StepConsole:
         for line in lines:
             self._line(COLOUR.sub("", line))
         return len(text)
+
+    @contextmanager
+    def hits(self) -> Iterator[None]:
+        """Keep what the runner tells the root logger alone: what is taken from the cache, and its warnings."""
+        root, handler = logging.getLogger(), logging.Handler()
+        handler.emit = self._hit  # type: ignore[method-assign]
+        level = root.level
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            root.setLevel(level)
+            root.removeHandler(handler)
+
+    def _hit(self, record: logging.LogRecord) -> None:
+        if found := HIT.match(record.getMessage()):
+            name = step_of(found["step"])
+            self.records.setdefault(name, StepRecord(name, status="cached"))
+        elif record.levelno >= logging.WARNING:
+            self.log.write(f"{record.getMessage()}\n")
 
     def flush(self) -> None:
         """Flush the log."""

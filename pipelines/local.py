@@ -49,7 +49,7 @@ def run_locally(
         DataError: the input path does not exist.
         UniscaleError: a step failed (its message), or the same run is in progress elsewhere.
     """
-    from pipelines.catalogue import OPTIONAL, check_parameters, pipeline_named
+    from pipelines.catalogue import check_parameters, pipeline_named
 
     root, given = Path(root).resolve(), dict(parameters or {})
     definition = pipeline_named(pipeline)
@@ -98,12 +98,12 @@ def run_locally(
             raise
         except Exception:
             manifest["status"] = "failed"
-            failed = [record for record in console.records.values() if record.status != "done"]
+            failed = [record for record in console.records.values() if record.status not in ("done", "cached")]
             if not failed:
                 raise
             raise UniscaleError(f"step {failed[0].name} failed: {error_of(failed[0])}") from None
         finally:
-            close(manifest, definition.steps, OPTIONAL, console.records, folder)
+            close(manifest, definition.steps, console.records, folder)
     judged = manifest.get("gate")
     return Outcome(folder, judged["decision"] == "promote" if judged else None)
 
@@ -117,7 +117,7 @@ def _execute(graph: Any, root: Path, arguments: dict[str, Any], console: StepCon
         enable_caching=True,
         cache_root=str(root / "cache"),
     )
-    with contextlib.redirect_stdout(console):
+    with contextlib.redirect_stdout(console), console.hits():
         graph(**arguments)
 
 

@@ -56,29 +56,20 @@ def unfinished(root: Path, fingerprint: str) -> dict[str, Any] | None:
     return None
 
 
-def close(
-    manifest: dict[str, Any], known: Sequence[str], optional: Sequence[str], ran: Mapping[str, StepRecord], folder: Path
-) -> None:
+def close(manifest: dict[str, Any], known: Sequence[str], ran: Mapping[str, StepRecord], folder: Path) -> None:
     """Complete a manifest from what ran and from the summary step, and write it.
 
     Args:
         manifest: with the status that the run ended with.
         known: the pipeline's steps in a reader's order.
-        optional: steps that a decision may leave out.
-        ran: steps that ran; one that is missing before the last of them came from the cache.
+        ran: steps that ran or came from the cache; of a completed run, a decision has left out the others.
         folder: of the run.
     """
-    reached = max((known.index(step) for step in ran if step != "finish"), default=-1)
+    absent = "not taken" if manifest["status"] == "completed" else "not run"
     steps = []
-    for index, step in enumerate(known):
-        passed = index < reached or manifest["status"] == "completed"
-        if step in ran:
-            seconds, status = ran[step].seconds, ran[step].status
-        elif passed:
-            seconds, status = 0.0, "not taken" if step in optional else "cached"
-        else:
-            seconds, status = 0.0, "not run"
-        steps.append({"name": step, "seconds": seconds, "status": status})
+    for step in known:
+        found = ran.get(step, StepRecord(step, status=absent))
+        steps.append({"name": step, "seconds": found.seconds, "status": found.status})
     manifest["steps"] = steps
     manifest.pop("pid", None)
     manifest["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
