@@ -31,15 +31,9 @@ def evaluate(
     from pathlib import Path
 
     from models.evaluate import evaluate
+    from models.truth import truth_of
     from uniscale.config import config_from_sections
 
     config = config_from_sections(seed, gate=gate, train=train)
-    truth = Path(raw.path) / "truth"
-    evaluate(
-        config,
-        Path(rows.path),
-        Path(candidate.path),
-        Path(champion.path),
-        Path(measured.path),
-        truth=truth if truth.exists() else None,
-    )
+    models = (Path(candidate.path), Path(champion.path))
+    evaluate(config, Path(rows.path), *models, Path(measured.path), truth_of(Path(raw.path)))

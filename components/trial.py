@@ -36,9 +36,9 @@ def trial(
 
     from models.compare import Data
     from models.trials import trial
+    from models.truth import truth_of
     from uniscale.config import config_from_sections
 
     config = config_from_sections(seed, model=model, train=train, gate=gate)
-    truth = Path(raw.path) / "truth"
-    data = Data(Path(rows.path), truth if truth.exists() else None)
+    data = Data(Path(rows.path), truth_of(Path(raw.path)))
     trial(config, data, system, Path(against.path), Path(tried.path), Path(work))

@@ -1,8 +1,8 @@
 """Continuous training: a model goes on over the days that it has not seen, each batch predicted before it is learned.
 
 The pass is OneTrans' next-batch protocol (4.1.2, `models.next_batch`): its measures are those of a model that meets
-every row before its label. Weights and statistics of the inputs go on; the optimisers start anew every time, so
-Adagrad's steps on embeddings are longer at first than in a single pass over all days.
+every row before its label. Weights, statistics of the inputs and, with `train.carry_optimisers`, the optimisers go on:
+day after day in runs of their own then ends in the same bits as one process over all days (`models.carry`).
 """
 
 import tempfile
@@ -56,8 +56,12 @@ def advance(config: Config, samples: Path, model: Path, out: Path, work: Path) -
     samples, model, days = Path(samples), Path(model), unseen_days(samples, model)
     card = read_card(model)
     print(f"advance: {card['name']} over {days[0]} to {days[-1]}", flush=True)
-    passing = config.train.model_copy(update={"next_batch": True, "epochs": 1, "sparse_start": ""})
-    chosen = config.model_copy(update={"model": model_section(card["config"], card["name"]), "train": passing})
+    passing = {"next_batch": True, "epochs": 1, "sparse_start": "", "sparse_reset": False}
+    sections = {
+        "model": model_section(card["config"], card["name"]),
+        "train": config.train.model_copy(update=passing),
+    }
+    chosen = config.model_copy(update=sections)
     name, subset = card["name"], card["training"]["subset"]
     with tempfile.TemporaryDirectory() as scratch:
         view = Path(scratch) / "unseen"

@@ -127,6 +127,6 @@ class Optimisers:
                     state.setdefault(int(index), {})[key] = value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
         for place, mean in enumerate(self.average):
-            mean.copy_(tensors[f"average.{place}.value"])
+            mean.copy_(tensors.get(f"average.{place}.value", mean))
         if scaler:
             self.scaler.load_state_dict(scaler)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models import carry
 from models.batches import Batch, to_batch
 from models.calibrate import fit_platt
 from models.checkpoint import load_model, save_model
@@ -47,12 +48,13 @@ def train(
     Args:
         config: sections model and train, and the seed.
         samples: a samples folder (`uniscale.samples`).
-        out: model folder: model.json, model.safetensors, curves.json, curves.html.
+        out: model folder: model.json, model.safetensors, optimiser.safetensors (`models.carry`), curves.json and .html.
         name: entry of `models.zoo`.
         subset: rows of Table 1 to train on.
         work: folder for checkpoints; a run that was killed goes on from there and ends in the same bits. Emptied
             once the model is written.
-        start: model folder whose weights, statistics of the inputs among them, are the start; this run's own if None.
+        start: model folder whose weights, statistics of the inputs among them, are the start, and whose optimisers
+            go on where `train.carry_optimisers` says so; this run's own if None.
 
     Returns:
         The report, also in model.json: validation measures, speed, time split, parameters, FLOPs.
@@ -73,6 +75,8 @@ def train(
         if world.rank == 0:
             with atomic_folder(Path(out)) as scratch:
                 save_model(run.model, scratch, config.seed, report)
+                if config.train.carry_optimisers:
+                    shutil.copy(run.work / carry.FILE, scratch)
                 write_json(scratch / "curves.json", {"steps": run.state.curve, "epochs": run.state.epochs})
                 (scratch / "curves.html").write_text(curves_page(run.state, run.model.spec.tasks, name, report))
             shutil.rmtree(work, ignore_errors=True)
@@ -136,6 +140,7 @@ class Run:
         start: Path | None = None,
     ):
         self.config, self.work, self.world = config, work, world or World()
+        self.start, self.steps_before = start, 0
         if config.train.next_batch and self.world.size > 1:
             raise ConfigError(
                 "train.next_batch keeps predictions in order and takes one process: start it without torchrun"
@@ -190,6 +195,8 @@ class Run:
         """Train to the end, or until just before a step (as a killed process would)."""
         train = self.config.train
         torch.manual_seed(self.config.seed + self.world.rank)
+        if self.start is not None and train.carry_optimisers:
+            self.steps_before = carry.carry(self.start, self.optimisers)
         self.state, kept = load_checkpoint(self.work, self.state.fingerprint, self.model, self.optimisers, self.world)
         self.next_batch.restore(kept)
         state = self.state
@@ -248,7 +255,7 @@ class Run:
         with self.clock("backward"):
             self.optimisers.backward(own.sum())
         with self.clock("optimiser"):
-            norm = self.optimisers.step(state.step)
+            norm = self.optimisers.step(self.steps_before + state.step)
         if not self.optimisers.scaler.is_enabled() and not norm.isfinite():
             raise ModelError(self.blame(f"the gradient's norm is {norm.item()}", batch))
         if state.step % CURVE_POINTS == 0:
@@ -275,6 +282,8 @@ class Run:
             if self.world.rank == 0:
                 with self.optimisers.averaged():
                     save_best(self.work, self.model)
+                    if self.config.train.carry_optimisers:
+                        carry.keep(self.work, self.optimisers, self.steps_before + state.step)
         if self.world.rank == 0:
             print(f"{self.name}: epoch {state.position.epoch + 1}, validation {followed} {value:.4f}", flush=True)
         state.position = Position(state.position.epoch + 1, 0, 0)
@@ -297,6 +306,7 @@ class Run:
             "best_epoch": state.best_epoch + 1,
             "validation": state.epochs[state.best_epoch],
             "steps": state.step,
+            "steps_before": self.steps_before,
             "samples": state.samples,
             "samples_per_epoch": state.samples // max(len(state.epochs), 1),
             **speed(state.seconds, state.samples, flops, peak, self.world.size),

@@ -24,6 +24,12 @@ from uniscale.samples import Sampling
 COLUMNS = {"click": "click_probability", "conversion": "purchase_probability"}
 
 
+def truth_of(logs: Path) -> Path | None:
+    """The truth beside the logs of a simulation; None where logs have none."""
+    folder = Path(logs) / "truth"
+    return folder if folder.exists() else None
+
+
 def measure_truth(
     rows: Rows, scores: Mapping[str, Mapping[str, Floats]], items: pa.Table, truth: Path, found: Measures
 ) -> None:

@@ -8,12 +8,11 @@ from components.backfilled import backfilled as backfilled_step
 from components.cut import cut as cut_step
 from components.days import days as days_step
 from components.drift import drift as drift_step
-from components.finish import finish as finish_step
 from components.resolve import resolve as resolve_step
 from components.score import score as score_step
 from pipelines.data_path import BUILD, READ, Sections, build, read_logs
-from pipelines.kubernetes import apply_profile
-from uniscale.config import Config, override
+from pipelines.place import Place
+from uniscale.config import Config
 from uniscale.profile import Profile
 
 NAME = "uniscale-backfill"
@@ -23,9 +22,8 @@ SIDE_BY_SIDE = 4  # Spark jobs at a time on a cluster
 
 def backfill_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
     """The pipeline; `first` and `last` are ISO days, empty for the newest day."""
-    if profile:
-        defaults = override(defaults, [f"spark.master={profile.spark_master}"])
-    state = profile.state if profile else "runs"
+    place = Place(profile)
+    defaults, state = place.settled(defaults), place.state
 
     @dsl.pipeline(name=NAME, description="The champion and the drift of each past day, from what was known at its end")
     def backfill(
@@ -50,12 +48,10 @@ def backfill_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
         runs: str = state,
         run_id: str = "run",
     ) -> None:
-        run = dsl.PIPELINE_JOB_ID_PLACEHOLDER if profile else run_id
-        finish = finish_step(seed=seed, notify=notify, runs=runs, run_id=run).set_caching_options(False)
-        with dsl.ExitHandler(finish, name="run"):
-            _, clean = read_logs(defaults, profile, seed, data, simulation, ingest, input_hash)
+        with place.run(seed, notify, runs, run_id) as run:
+            _, clean = read_logs(run, defaults, seed, data, simulation, ingest, input_hash)
             named = days_step(first=first, last=last, clean=clean)
-            with dsl.ParallelFor(named.output, name="day", parallelism=SIDE_BY_SIDE if profile else 1) as day:
+            with dsl.ParallelFor(named.output, name="day", parallelism=place.at_a_time(SIDE_BY_SIDE)) as day:
                 # Not before the loop: kfp.local 2.17.0 puts the day into every parameter that comes from outside.
                 resolved = resolve_step(registry=registry, name=registered_model, requested=champion_version)
                 resolved.set_caching_options(False)
@@ -74,11 +70,9 @@ def backfill_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
             backfilled_step(
                 history=history,
                 runs=runs,
-                run_id=run,
+                run_id=run.id,
                 measured=dsl.Collected(scored.outputs["measured"]),
                 drifted=dsl.Collected(drifted.outputs["report"]),
             ).set_caching_options(False)
-        if profile:
-            apply_profile(profile)
 
     return backfill

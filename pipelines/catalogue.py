@@ -27,8 +27,6 @@ PIPELINES = {
     "sweep": Definition(sweep.NAME, sweep.sweep_pipeline, sweep.STEPS),
     "backfill": Definition(backfill.NAME, backfill.backfill_pipeline, backfill.STEPS),
 }
-# Steps that a decision may leave out.
-OPTIONAL = ("promote", "reject", "start")
 
 
 def pipeline_named(name: str) -> Definition:

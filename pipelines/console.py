@@ -1,22 +1,27 @@
 """What a person sees of a local run: one line a step, its progress, and the error that ended it; the rest is logged."""
 
+import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
+
+from pipelines.tasks import step_of
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STARTED = re.compile(r"Executing task '(?P<step>[\w-]+)'")
 ENDED = re.compile(r"Task '(?P<step>[\w-]+)' finished with status (?P<status>\w+)")
+HIT = re.compile(r"^Task (?P<step>[\w-]+) cache hit")
 RUNNER_LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d+ - (INFO|WARNING|ERROR) - ")
+PRINTED_INDENT = 4  # how the runner prints what a step says
 PROGRESS = re.compile(r"^[a-z][\w -]*: ")  # what our steps print; the chatter of libraries is left to the log
-COPY_SUFFIX = re.compile(r"-\d+$")  # a step that stands in both branches is called package and package-2
 
 
 @dataclass
 class StepRecord:
-    """How one step went."""
+    """How one step went; of a loop, its last turn, or the first that failed, and the seconds of all."""
 
     name: str
     seconds: float = 0.0
@@ -38,8 +43,7 @@ class StepConsole:
         self.current: StepRecord | None = None
         self.started = 0.0
         self.partial = ""
-        self.in_executor_input = False
-        self.indent = 4
+        self.in_executor_input, self.indent = False, PRINTED_INDENT
 
     def write(self, text: str) -> int:
         """Take a piece of output; whole lines are interpreted."""
@@ -48,6 +52,27 @@ class StepConsole:
         for line in lines:
             self._line(COLOUR.sub("", line))
         return len(text)
+
+    @contextmanager
+    def hits(self) -> Iterator[None]:
+        """Keep what the runner tells the root logger alone: what is taken from the cache, and its warnings."""
+        root, handler = logging.getLogger(), logging.Handler()
+        handler.emit = self._hit  # type: ignore[method-assign]
+        level = root.level
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            root.setLevel(level)
+            root.removeHandler(handler)
+
+    def _hit(self, record: logging.LogRecord) -> None:
+        if found := HIT.match(record.getMessage()):
+            name = step_of(found["step"])
+            self.records.setdefault(name, StepRecord(name, status="cached"))
+        elif record.levelno >= logging.WARNING:
+            self.log.write(f"{record.getMessage()}\n")
 
     def flush(self) -> None:
         """Flush the log."""
@@ -60,7 +85,7 @@ class StepConsole:
     def _line(self, line: str) -> None:
         if RUNNER_LINE.match(line):
             if found := STARTED.search(line):
-                self._begin(COPY_SUFFIX.sub("", found["step"]))
+                self._begin(step_of(found["step"]))
             elif found := ENDED.search(line):
                 self._end(found["status"])
         elif self.current is not None:
@@ -68,7 +93,11 @@ class StepConsole:
 
     def _begin(self, name: str) -> None:
         self.started = time.monotonic()
-        self.current = self.records.setdefault(name, StepRecord(name))  # a step of a loop runs several times
+        self.in_executor_input, self.indent = False, PRINTED_INDENT  # as a killed step may have left them
+        before = self.records.get(name)
+        self.current = StepRecord(name, before.seconds if before else 0.0)
+        if before is None or before.status != "failed":  # the turns after a failed one run all the same
+            self.records[name] = self.current
         self.show(f"[bold]{name}[/bold]")
 
     def _end(self, status: str) -> None:

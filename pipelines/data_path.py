@@ -1,4 +1,4 @@
-"""The steps that pipelines begin with: what the cluster lacks, logs, their validation, features, samples."""
+"""The steps from logs to samples, which most pipelines begin with."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,11 +6,9 @@ from typing import Any
 from components.features import features as features_step
 from components.ingest import ingest as ingest_step
 from components.logs import logs as logs_step
-from components.preflight import preflight as preflight_step
 from components.samples import samples as samples_step
+from pipelines.place import Begun
 from uniscale.config import Config
-from uniscale.preflight import required_variables
-from uniscale.profile import Profile
 
 READ = ("preflight", "logs", "ingest")
 BUILD = ("features", "samples")
@@ -26,22 +24,15 @@ class Sections:
     spark: Any
 
 
-def preflight(profile: Profile | None) -> Any:
-    """The first task: fails within seconds where a secret or the state folder is missing."""
-    required = required_variables(profile.secrets) if profile else "{}"
-    return preflight_step(required=required, state=profile.state if profile else "").set_caching_options(False)
-
-
 def read_logs(
-    defaults: Config, profile: Profile | None, seed: Any, data: Any, simulation: Any, ingest: Any, input_hash: Any
+    run: Begun, defaults: Config, seed: Any, data: Any, simulation: Any, ingest: Any, input_hash: Any
 ) -> tuple[Any, Any]:
     """Raw logs and the clean ones.
 
     An input path of a cluster is read again every time, since nobody hashed what lies there.
     """
-    ready = preflight(profile)
-    read = logs_step(seed=seed, data=data, simulation=simulation, input_hash=input_hash).after(ready)
-    if profile and defaults.data.source != "simulation":
+    read = logs_step(seed=seed, data=data, simulation=simulation, input_hash=input_hash).after(run.ready)
+    if run.on_cluster and defaults.data.source != "simulation":
         read.set_caching_options(False)
     raw = read.outputs["raw"]
     return raw, ingest_step(seed=seed, rules=ingest, raw=raw).outputs["clean"]

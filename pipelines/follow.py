@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from pipelines.api import Unreachable, asking
+from pipelines.connection import Unreachable, asking
 from uniscale.errors import UniscaleError
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")

@@ -1,20 +1,18 @@
 """Kubernetes settings of a profile, put on the tasks of a pipeline while it is compiled (through kfp-kubernetes)."""
 
-import re
-
 from kfp import dsl, kubernetes
 from kfp.dsl.structures import ResourceSpec
 
+from pipelines.tasks import step_of
 from uniscale.profile import Pool, Profile
 
-COPY_SUFFIX = re.compile(r"-\d+$")  # a step that stands in both branches is called package and package-2
 NOT_RETRIED = ("preflight", "finish")  # what is missing stays missing; an exit handler cannot be retried
 
 
 def apply_profile(profile: Profile) -> None:
     """Settle every task of the pipeline that is being defined; call it at the end of the pipeline's function."""
     pipeline = dsl.pipeline_context.Pipeline.get_default_pipeline()
-    steps = {name: COPY_SUFFIX.sub("", name) for name in pipeline.tasks}
+    steps = {name: step_of(name) for name in pipeline.tasks}
     images = {target: profile.image_of(target) for target in profile.targets()}  # each costs a walk over the source
     for name, task in pipeline.tasks.items():
         pool = profile.pool_of(steps[name])

@@ -4,22 +4,18 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pipelines.console import StepConsole, error_of
+from pipelines.manifest import close, new_manifest, unfinished
 from pipelines.orphans import guarded
-from uniscale.artifacts import content_hash, read_json, source_hash, write_json
+from uniscale.artifacts import content_hash, source_hash, write_json
 from uniscale.config import Config
-from uniscale.dataset import dataset_version
 from uniscale.errors import DataError, UniscaleError
-
-PACKAGES = ("bentoml", "dvc", "evidently", "feast", "kfp", "mlflow-skinny", "pyspark", "torch", "uniscale")
 
 
 @dataclass(frozen=True)
@@ -63,13 +59,13 @@ def run_locally(
     input_hash = _input_hash(config) if "input_hash" in accepted else ""
     identity = f"{pipeline} {json.dumps(given, sort_keys=True)} {config.model_dump_json()} {source_hash()} {input_hash}"
     fingerprint = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
-    found = None if fresh else _unfinished(root, fingerprint)
+    found = None if fresh else unfinished(root, fingerprint)
     registry, name = str(root / "registry"), config.registered_model
     if found:
         manifest = found
         show(f"resuming run [bold]{manifest['id']}[/bold], which was cut off")
     else:
-        manifest = _new_manifest(config, pipeline, fingerprint, input_hash, _champion_now(registry, name))
+        manifest = new_manifest(config, pipeline, fingerprint, input_hash, _champion_now(registry, name))
     folder = root / manifest["id"]
     folder.mkdir(parents=True, exist_ok=True)
     manifest.update(status="running", pid=os.getpid())
@@ -102,12 +98,12 @@ def run_locally(
             raise
         except Exception:
             manifest["status"] = "failed"
-            failed = [record for record in console.records.values() if record.status != "done"]
+            failed = [record for record in console.records.values() if record.status not in ("done", "cached")]
             if not failed:
                 raise
             raise UniscaleError(f"step {failed[0].name} failed: {error_of(failed[0])}") from None
         finally:
-            _close(manifest, definition.steps, console, folder)
+            close(manifest, definition.steps, console.records, folder)
     judged = manifest.get("gate")
     return Outcome(folder, judged["decision"] == "promote" if judged else None)
 
@@ -121,77 +117,8 @@ def _execute(graph: Any, root: Path, arguments: dict[str, Any], console: StepCon
         enable_caching=True,
         cache_root=str(root / "cache"),
     )
-    with contextlib.redirect_stdout(console):
+    with contextlib.redirect_stdout(console), console.hits():
         graph(**arguments)
-
-
-def _close(manifest: dict[str, Any], known: Sequence[str], console: StepConsole, folder: Path) -> None:
-    """Complete the manifest from what ran and from the summary step, and write it."""
-    from pipelines.catalogue import OPTIONAL
-
-    ran = console.records
-    reached = max((known.index(step) for step in ran if step != "finish"), default=-1)
-    steps = []
-    for index, step in enumerate(known):
-        if step in ran:
-            steps.append({"name": step, "seconds": ran[step].seconds, "status": ran[step].status})
-        elif step in OPTIONAL and (index < reached or manifest["status"] == "completed"):
-            steps.append({"name": step, "seconds": 0.0, "status": "not taken"})
-        else:
-            cached = index < reached or manifest["status"] == "completed"
-            steps.append({"name": step, "seconds": 0.0, "status": "cached" if cached else "not run"})
-    manifest["steps"] = steps
-    manifest.pop("pid", None)
-    manifest["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
-    if manifest["status"] == "completed":
-        manifest.update(read_json(folder / "summary.json"))
-    write_json(folder / "manifest.json", manifest)
-
-
-def _new_manifest(config: Config, pipeline: str, fingerprint: str, input_hash: str, champion: str) -> dict[str, Any]:
-    now = datetime.now(UTC)
-    return {
-        "id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
-        "pipeline": pipeline,
-        "status": "running",
-        "data": config.data.source,
-        "model": config.model.name,
-        "seed": config.seed,
-        "versions": {package: metadata.version(package) for package in PACKAGES} | {"source": source_hash()},
-        "fingerprint": fingerprint,
-        "input_hash": input_hash,
-        "data_version": dataset_version(Path(config.data.input)) if config.data.input else "",
-        "champion_version": champion,
-        "started": now.isoformat(timespec="seconds"),
-        "config": config.model_dump(),
-    }
-
-
-def _unfinished(root: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The newest run of this fingerprint that did not complete."""
-    for path in sorted(root.glob("*/manifest.json"), reverse=True):
-        manifest: dict[str, Any] = read_json(path)
-        if manifest.get("fingerprint") != fingerprint or manifest["status"] == "completed":
-            continue
-        if _alive(manifest.get("pid")):
-            raise UniscaleError(
-                f"run {manifest['id']} of the same configuration is in progress (process {manifest['pid']}): "
-                "wait for it, stop it, or start another with --fresh"
-            )
-        return manifest
-    return None
-
-
-def _alive(pid: int | None) -> bool:
-    if pid is None:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return pid != os.getpid()
 
 
 def _champion_now(registry: str, name: str) -> str:

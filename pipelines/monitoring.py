@@ -11,7 +11,6 @@ from kfp import dsl
 
 from components.check import check as check_step
 from components.drift import drift as drift_step
-from components.finish import finish as finish_step
 from components.ingest import ingest as ingest_step
 from components.resolve import resolve as resolve_step
 from components.retrain import retrain as retrain_step
@@ -20,8 +19,8 @@ from components.served import served as served_step
 from components.skew import skew as skew_step
 from components.start import start as start_step
 from components.watched import watched as watched_step
-from pipelines.data_path import BUILD, Sections, build, preflight
-from pipelines.kubernetes import apply_profile
+from pipelines.data_path import BUILD, Sections, build
+from pipelines.place import Place
 from uniscale.config import Config, override
 from uniscale.profile import Profile
 
@@ -46,10 +45,9 @@ STEPS = (
 
 def monitoring_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
     """The pipeline; paths of what the service wrote are parameters, an empty `history_logs` is left out."""
-    if profile:
-        defaults = override(defaults, [f"spark.master={profile.spark_master}"])
+    place = Place(profile)
+    defaults, state = place.settled(defaults), place.state
     training = override(defaults, [f"data.registered_model={defaults.registered_model}"])
-    state = profile.state if profile else "runs"
     locally = ["run", "--config", "{config}", "--runs", state]
     on_cluster = ["submit", "--no-wait", "--config", "{config}"]
 
@@ -81,14 +79,11 @@ def monitoring_pipeline(defaults: Config, profile: Profile | None = None) -> Any
         runs: str = state,
         run_id: str = "run",
     ) -> None:
-        run = dsl.PIPELINE_JOB_ID_PLACEHOLDER if profile else run_id
-        finish = finish_step(seed=seed, notify=notify, runs=runs, run_id=run).set_caching_options(False)
         model = {"registry": registry, "name": registered_model}
-        with dsl.ExitHandler(finish, name="run"):
-            ready = preflight(profile)
+        with place.run(seed, notify, runs, run_id) as run:
             # First, because a harmful treatment has to go whatever the rest of the run meets.
             checked = check_step(**model, book=book, serving_log=serving_log, live_logs=live_logs, service=service)
-            checked.set_caching_options(False).after(ready)
+            checked.set_caching_options(False).after(run.ready)
             served = served_step(
                 seed=seed,
                 samples=samples,
@@ -101,14 +96,13 @@ def monitoring_pipeline(defaults: Config, profile: Profile | None = None) -> Any
             raw = served.outputs["raw"]
             clean = ingest_step(seed=seed, rules=ingest, raw=raw).outputs["clean"]
             _, rows = build(Sections(seed, features, samples, spark), clean)
-            resolved = resolve_step(**model, requested=champion_version).set_caching_options(False).after(ready)
+            resolved = resolve_step(**model, requested=champion_version).set_caching_options(False).after(run.ready)
             scored = score_step(seed=seed, gate=gate, train=train, **model, version=resolved.output, rows=rows).outputs[
                 "measured"
             ]
             drifted = drift_step(seed=seed, settings=drift, rows=rows, measured=scored).outputs["report"]
-            compared = skew_step(seed=seed, settings=drift, serving_log=serving_log, rows=rows).set_caching_options(
-                False
-            )
+            compared = skew_step(seed=seed, settings=drift, serving_log=serving_log, rows=rows)
+            compared.set_caching_options(False)
             asked = retrain_step(
                 seed=seed,
                 policy=retraining,
@@ -121,7 +115,7 @@ def monitoring_pipeline(defaults: Config, profile: Profile | None = None) -> Any
             asked.after(checked)
             watched_step(
                 runs=runs,
-                run_id=run,
+                run_id=run.id,
                 drifted=drifted,
                 compared=compared.outputs["compared"],
                 found=checked.outputs["found"],
@@ -129,7 +123,5 @@ def monitoring_pipeline(defaults: Config, profile: Profile | None = None) -> Any
             ).set_caching_options(False)
             with dsl.If(asked.outputs["Output"] == "train", name="due"):
                 start_step(training=training, verb=start, kept=kept, raw=raw).set_caching_options(False)
-        if profile:
-            apply_profile(profile)
 
     return monitoring

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.api import asking
 from pipelines.catalogue import check_parameters, compile_to, pipeline_named
+from pipelines.connection import asking
 from uniscale.artifacts import source_hash
 from uniscale.config import Config
 from uniscale.errors import ConfigError, UniscaleError

@@ -6,25 +6,23 @@ from kfp import dsl
 
 from components.base import base as base_step
 from components.comparison import comparison as comparison_step
-from components.finish import finish as finish_step
 from components.trial import trial as trial_step
 from pipelines.data_path import BUILD, READ, Sections, build, read_logs
-from pipelines.kubernetes import apply_profile
-from uniscale.config import Config, override
+from pipelines.place import Place
+from uniscale.config import Config
 from uniscale.profile import Profile
 
 NAME = "uniscale-sweep"
 STEPS = (*READ, *BUILD, "base", "trial", "comparison", "finish")
 # HHSFT in three sizes; an architecture comparison names entries of the zoo in their place.
 SYSTEMS = [f"hhsft@search,model.hhsft.hfa_layers={layers}" for layers in (1, 2, 3)]
-SIDE_BY_SIDE = 8  # on a cluster; one at a time on this machine, whose cores a training fills
+SIDE_BY_SIDE = 8  # on a cluster
 
 
 def sweep_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
     """The pipeline; `systems` and `base` are systems as `uniscale compare` takes them."""
-    if profile:
-        defaults = override(defaults, [f"spark.master={profile.spark_master}"])
-    state = profile.state if profile else "runs"
+    place = Place(profile)
+    defaults, state = place.settled(defaults), place.state
 
     @dsl.pipeline(name=NAME, description="Systems against a base on the same rows, and a power law over their sizes")
     def sweep(
@@ -46,10 +44,8 @@ def sweep_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
         runs: str = state,
         run_id: str = "run",
     ) -> None:
-        run = dsl.PIPELINE_JOB_ID_PLACEHOLDER if profile else run_id
-        finish = finish_step(seed=seed, notify=notify, runs=runs, run_id=run).set_caching_options(False)
-        with dsl.ExitHandler(finish, name="run"):
-            raw, clean = read_logs(defaults, profile, seed, data, simulation, ingest, input_hash)
+        with place.run(seed, notify, runs, run_id) as run:
+            raw, clean = read_logs(run, defaults, seed, data, simulation, ingest, input_hash)
             _, rows = build(Sections(seed, features, samples, spark), clean)
             shared = {
                 "seed": seed,
@@ -61,17 +57,15 @@ def sweep_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
                 "rows": rows,
             }
             against = base_step(**shared, system=base).outputs["tried"]
-            with dsl.ParallelFor(systems, name="system", parallelism=SIDE_BY_SIDE if profile else 1) as system:
+            with dsl.ParallelFor(systems, name="system", parallelism=place.at_a_time(SIDE_BY_SIDE)) as system:
                 tried = trial_step(**shared, system=system, against=against)
             comparison_step(
                 seed=seed,
                 gate=gate,
                 runs=runs,
-                run_id=run,
+                run_id=run.id,
                 against=against,
                 tried=dsl.Collected(tried.outputs["tried"]),
             ).set_caching_options(False)
-        if profile:
-            apply_profile(profile)
 
     return sweep

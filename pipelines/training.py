@@ -14,7 +14,6 @@ from components.cost import cost as cost_step
 from components.drift import drift as drift_step
 from components.evaluate import evaluate as evaluate_step
 from components.experiment import experiment as experiment_step
-from components.finish import finish as finish_step
 from components.gate import gate as gate_step
 from components.lineage import lineage as lineage_step
 from components.package import package as package_step
@@ -26,7 +25,7 @@ from components.smoke import smoke as smoke_step
 from components.summary import summary as summary_step
 from components.train import train as train_step
 from pipelines.data_path import BUILD, READ, Sections, build, read_logs
-from pipelines.kubernetes import apply_profile
+from pipelines.place import Place
 from uniscale.config import Config, override
 from uniscale.profile import Profile
 
@@ -66,10 +65,8 @@ def continuous_pipeline(defaults: Config, profile: Profile | None = None) -> Any
 
 
 def _pipeline(defaults: Config, profile: Profile | None, continuous: bool) -> Any:
-    if profile:
-        defaults = override(defaults, [f"spark.master={profile.spark_master}"])
-    state = profile.state if profile else "runs"
-
+    place = Place(profile)
+    defaults, state = place.settled(defaults), place.state
     about = "From logs to a monitored ranker: ES3 samples, training, gate, deployment, A/B"
     if continuous:
         about = "The champion goes on over the days that it has not seen, each batch predicted before it is learned"
@@ -100,10 +97,8 @@ def _pipeline(defaults: Config, profile: Profile | None, continuous: bool) -> An
         runs: str = state,
         run_id: str = "run",
     ) -> None:
-        run = dsl.PIPELINE_JOB_ID_PLACEHOLDER if profile else run_id
-        finish = finish_step(seed=seed, notify=notify, runs=runs, run_id=run).set_caching_options(False)
-        with dsl.ExitHandler(finish, name="run"):
-            raw, clean = read_logs(defaults, profile, seed, data, simulation, ingest, input_hash)
+        with place.run(seed, notify, runs, run_id) as run:
+            raw, clean = read_logs(run, defaults, seed, data, simulation, ingest, input_hash)
             made_of = lineage_step(
                 seed=seed,
                 data=data,
@@ -120,7 +115,7 @@ def _pipeline(defaults: Config, profile: Profile | None, continuous: bool) -> An
             tables, rows = build(Sections(seed, features, samples, spark), clean)
 
             resolved = resolve_step(registry=registry, name=registered_model, requested=champion_version)
-            resolved.set_caching_options(False)
+            resolved.set_caching_options(False).after(run.ready)
             champion = champion_step(
                 seed=seed,
                 settings=train,
@@ -135,7 +130,7 @@ def _pipeline(defaults: Config, profile: Profile | None, continuous: bool) -> An
                 registry=registry,
                 name=registered_model,
                 version=resolved.output,
-                run_id=run,
+                run_id=run.id,
                 made_of=made_of,
                 model=champion,
             )
@@ -182,7 +177,7 @@ def _pipeline(defaults: Config, profile: Profile | None, continuous: bool) -> An
                 ).outputs["result"]
                 summary_step(
                     runs=runs,
-                    run_id=run,
+                    run_id=run.id,
                     verdict=verdict,
                     rows=rows,
                     clean=clean,
@@ -193,14 +188,12 @@ def _pipeline(defaults: Config, profile: Profile | None, continuous: bool) -> An
                     result=result,
                 ).set_caching_options(False)
 
-            record = {"registry": registry, "name": registered_model, "run_id": run, "made_of": made_of}
+            record = {"registry": registry, "name": registered_model, "run_id": run.id, "made_of": made_of}
             with dsl.If(decided.outputs["Output"] == "promote", name="promoted"):
                 promoted = promote_step(**record, measured=measured, decision=decision).set_caching_options(False)
                 serve("promote", promoted, measured)
             with dsl.Else(name="rejected"):
                 reject_step(**record, measured=measured, decision=decision).set_caching_options(False)
                 serve("reject", seated, champion)
-        if profile:
-            apply_profile(profile)
 
     return training

@@ -31,6 +31,23 @@ def command(runs: Path) -> list[str]:
     return [sys.executable, "-m", "uniscale.cli", "run", "--runs", str(runs), *settings]
 
 
+def watch(runs: Path) -> dict:
+    """Run the monitoring pipeline on what the newest run served to its users; gives its manifest."""
+    (logs,) = runs.glob("artifacts/uniscale-training-*/ingest/clean")
+    (answered,) = runs.glob("artifacts/uniscale-training-*/experiment*/result")
+    given = {"serving_log": answered / "serving_log", "live_logs": answered / "logs", "history_logs": logs}
+    given["now"] = "2026-03-01T00:00:00+00:00"  # weeks after the last day: its labels are mature
+    parameters = [part for name, value in given.items() for part in ("--param", f"{name}={value}")]
+    done = subprocess.run(
+        [*command(runs), "--pipeline", "monitoring", *parameters],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    return manifests(runs)[-1]
+
+
 def manifests(runs: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(runs.glob("*/manifest.json"))]
 
@@ -79,3 +96,8 @@ def test_a_run_killed_in_training_resumes_and_ends_with_a_decision(tmp_path) -> 
         [sys.executable, "-m", "uniscale.cli", "show", "--runs", str(runs)], capture_output=True, text=True, check=True
     )
     assert "Search-exposed test rows" in shown.stdout and "Online experiment" in shown.stdout
+
+    watched = watch(runs)
+    days = [f"2026-01-{day}" for day in (27, 28)]  # those of the experiment, after 22 days from the 5th
+    assert watched["retraining"]["new_days"] == days
+    assert {step["status"] for step in watched["steps"] if step["name"] != "start"} == {"done"}

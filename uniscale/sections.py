@@ -112,6 +112,9 @@ class TrainConfig(Section):
     sparse_start: str = Field(
         description="model folder, such as the champion's, whose tables are the start; empty: this run's random rows"
     )
+    carry_optimisers: bool = Field(
+        description="optimisers' state is kept with the model, and continuous training goes on with it; else it is new"
+    )
     checkpoint_batches: int = Field(ge=1, description="batches between checkpoints, besides one every epoch")
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["float32", "bfloat16", "float16"] = Field(description="autocast on GPU; float32 on CPU")

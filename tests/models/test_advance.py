@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from models.advance import advance, unseen_days
 from models.checkpoint import load_model, read_card
@@ -114,3 +115,44 @@ def test_the_step_is_the_function(samples, champion, advanced, tmp_path):
     call("advance", seed=CONFIG.seed, settings=CONFIG.train, work=str(tmp_path / "work"), **folders)
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
     assert weights == (advanced[0] / "model.safetensors").read_bytes()
+
+
+NEXT = ("train.next_batch=true", "train.epochs=1", "train.batch_samples=128", "model.dropout=0.1")
+SLOW_START = "train.warmup_steps=1000"  # longer than a day: the second day's steps depend on how many the first had
+
+
+def until(samples, last, out):
+    """The samples with their training days up to `last`."""
+    write_view(samples, training_days(samples)[0], SampleSpec.load(samples), out)
+    manifest = read_json(out / "manifest.json")
+    manifest["splits"]["train"][1] = last
+    write_json(out / "manifest.json", manifest)
+    return out
+
+
+@pytest.mark.parametrize("settings", [(), ("train.dense_optimiser=rmsprop",), ("train.ema=0.9",)], ids=str)
+def test_a_day_in_each_of_two_runs_ends_in_the_bits_of_one_process(samples, tmp_path, settings):
+    first, second, _ = training_days(samples)
+    config = small_config(*NEXT, SLOW_START, *settings)
+    one, both = until(samples, first, tmp_path / "one"), until(samples, second, tmp_path / "both")
+    train(config, both, tmp_path / "whole", "dlrm_mlp", "search", tmp_path / "w")
+    train(config, one, tmp_path / "begun", "dlrm_mlp", "search", tmp_path / "w")
+    report = advance(config, both, tmp_path / "begun", tmp_path / "gone on", tmp_path / "w")
+    assert report["days"] == [second, second] and report["steps_before"] > 0
+    for name in ("model.safetensors", "optimiser.safetensors"):  # the latter has moments, accumulators and generators
+        whole, gone_on = (load_file(tmp_path / folder / name) for folder in ("whole", "gone on"))
+        assert whole.keys() == gone_on.keys()
+        assert [key for key in whole if not torch.equal(whole[key], gone_on[key])] == [], name
+    anew = config.model_copy(update={"train": config.train.model_copy(update={"carry_optimisers": False})})
+    assert advance(anew, both, tmp_path / "begun", tmp_path / "anew", tmp_path / "w")["steps_before"] == 0
+    assert not (tmp_path / "anew" / "optimiser.safetensors").exists()
+    weights = [load_file(tmp_path / folder / "model.safetensors") for folder in ("whole", "anew")]
+    assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_optimisers_of_another_kind_are_refused_unless_they_start_anew(samples, champion, tmp_path):
+    other = small_config("train.dense_optimiser=rmsprop")
+    with pytest.raises(ModelError, match=r"was trained with adamw, train\.dense_optimiser is rmsprop"):
+        advance(other, samples, champion, tmp_path / "m", tmp_path / "w")
+    anew = small_config("train.dense_optimiser=rmsprop", "train.carry_optimisers=false")
+    assert advance(anew, samples, champion, tmp_path / "m", tmp_path / "w")["steps_before"] == 0

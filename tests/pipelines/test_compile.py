@@ -220,6 +220,14 @@ def test_monitoring_reads_by_default_what_serve_writes(compiled) -> None:
     assert Path(read_from) == inspect.signature(serve).parameters["log"].default
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+def test_nothing_starts_before_the_preflight_has_passed(name, compiled) -> None:
+    ir = next(yaml.safe_load_all(compiled(name, "cluster-gpu").read_text()))
+    dags = [component["dag"]["tasks"] for component in ir["components"].values() if "dag" in component]
+    (of_run,) = [dag for dag in dags if "preflight" in dag]
+    assert [task for task, of in of_run.items() if not of.get("dependentTasks")] == ["preflight"]
+
+
 def test_every_component_is_a_step_of_a_pipeline() -> None:
     files = {path.stem for path in (ROOT / "components").glob("*.py")} - {"__init__", "image"}
     assert files == {step for definition in PIPELINES.values() for step in definition.steps}

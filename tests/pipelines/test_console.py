@@ -58,3 +58,16 @@ def test_a_step_without_a_message_says_so() -> None:
         OUTPUT.split("    [KFP")[0] + "02:16:26.9 - INFO - Task 'package' finished with status FAILURE\n", 1
     )
     assert "without a message" in error_of(console.records["package"])
+
+
+def test_what_a_killed_step_or_another_turn_of_a_loop_left_behind_is_not_the_next_ones() -> None:
+    killed, failed = OUTPUT.split("    }\n")[0] + "\n", OUTPUT.replace("package-2", "other")
+    for before in (killed, OUTPUT.replace("\n    ", "\n            ")):
+        console, _, _ = feed(before + failed, 1)
+        assert error_of(console.records["other"]) == "no file x: run its step\n  with a second line"
+    done = "02:16:27.0 - INFO - Executing task 'package'\n"
+    done += "02:16:27.1 - INFO - Task 'package' finished with status SUCCESS\n"
+    for text, status, lines in ((done + OUTPUT, "failed", 5), (OUTPUT + done, "failed", 5), (done + done, "done", 0)):
+        console, _, _ = feed(text, 1)
+        record = console.records["package"]
+        assert (record.status, len(record.lines)) == (status, lines)

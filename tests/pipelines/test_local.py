@@ -67,8 +67,12 @@ def test_a_run_that_failed_goes_on_under_its_id_and_other_parameters_are_another
     with pytest.raises(UniscaleError, match="step say failed: not to be said: bad"):
         run_locally(CONFIG, tmp_path, lambda line: None, pipeline="small", parameters={"words": ["a", "bad"]})
     (failed,) = tmp_path.glob("*/manifest.json")
+    steps = read_json(failed)["steps"]
+    assert [(step["name"], step["status"]) for step in steps] == [("say", "failed"), ("report", "not run")]
     other = run_locally(CONFIG, tmp_path, lambda line: None, pipeline="small", parameters={"words": ["a"]})
     assert read_json(failed)["status"] == "failed" and other.folder != failed.parent
+    steps = read_json(other.folder / "manifest.json")["steps"]
+    assert [(step["name"], step["status"]) for step in steps] == [("say", "cached"), ("report", "done")]
     told: list[str] = []
     with pytest.raises(UniscaleError):
         run_locally(CONFIG, tmp_path, told.append, pipeline="small", parameters={"words": ["a", "bad"]})

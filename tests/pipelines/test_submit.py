@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 
 from components.preflight import preflight
 from pipelines import follow as following
-from pipelines.api import connect
 from pipelines.catalogue import PIPELINES
+from pipelines.connection import connect
 from pipelines.follow import follow
 from pipelines.submit import Asked, start_run, submit_run, upload
 from pipelines.training import STEPS

@@ -43,7 +43,7 @@ def compile_pipeline(
 ) -> None:
     """Compile a pipeline to the IR YAML that Kubeflow Pipelines takes, and draw it."""
     from pipelines.catalogue import compile_to, pipeline_named
-    from pipelines.graph import redraw
+    from pipelines.picture import redraw
     from uniscale.profile import load_profile
 
     chosen = load(config, settings)
@@ -102,10 +102,11 @@ def submit(
         raise ConfigError("--cancel and --retry are about a run: give one of them, with --run-id")
     chosen, cluster = load(config, settings), load_profile(profile)
     from pipelines import follow as following
-    from pipelines.api import connect
-    from pipelines.submit import Asked, submit_run
+    from pipelines.connection import connect
 
     client = connect(host, token, namespace)
+    from pipelines.submit import Asked, submit_run  # imports kfp, for which a wrong token need not wait
+
     if run_id and cancel:
         following.cancel(client, host, run_id)
     elif run_id and retry:
@@ -139,12 +140,14 @@ def create(
     from uniscale.profile import load_profile
 
     chosen, cluster = load(config, settings), load_profile(profile)
-    from pipelines.api import connect
+    from pipelines.connection import connect
+
+    client = connect(host, token, namespace)
     from pipelines.submit import Asked, create_schedule
 
     asked = Asked(chosen, cluster, pipeline, parameters_of(parameters))
     name = name or asked.name
-    made = create_schedule(connect(host, token, namespace), host, asked, experiment, name, cron)
+    made = create_schedule(client, host, asked, experiment, name, cron)
     typer.echo(f"schedule {name}: {made}")
 
 
@@ -156,10 +159,12 @@ def list_schedules(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Every schedule, and whether it is paused."""
-    from pipelines.api import connect
+    from pipelines.connection import connect
+
+    client = connect(host, token, namespace)
     from pipelines.submit import schedules
 
-    rows = [_plain(one) for one in schedules(connect(host, token, namespace), host)]
+    rows = [_plain(one) for one in schedules(client, host)]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -190,10 +195,11 @@ def delete(which: Schedule, host: Host, token: Token = None, namespace: Namespac
 
 
 def _change(which: str, method: str, done: str, host: str, token: str | None, namespace: str | None) -> None:
-    from pipelines.api import asking, connect
-    from pipelines.submit import schedule_named
+    from pipelines.connection import asking, connect
 
     client = connect(host, token, namespace)
+    from pipelines.submit import schedule_named
+
     found = schedule_named(client, host, which)
     with asking(host):
         getattr(client, method)(found.recurring_run_id)

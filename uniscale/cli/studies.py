@@ -151,6 +151,7 @@ def scale(
 
 def _prepared(config: "Config", out: Path) -> tuple[Path, Path | None]:
     """Samples of a configuration, built unless they are there, and the truth of a simulation."""
+    from models.truth import truth_of
     from uniscale.artifacts import source_hash
 
     sections = ("seed", "data", "simulation", "ingest", "features", "spark", "samples")
@@ -166,5 +167,4 @@ def _prepared(config: "Config", out: Path) -> tuple[Path, Path | None]:
     if not rows.exists():
         of_samples = {"settings": config.samples, "features": config.features, "spark": config.spark}
         call("samples", seed=config.seed, **of_samples, clean=clean, tables=tables, rows=rows)
-    truth = raw / "truth"
-    return rows, truth if truth.exists() else None
+    return rows, truth_of(raw)

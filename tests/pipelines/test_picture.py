@@ -7,7 +7,7 @@ from kfp import compiler, dsl
 
 from components.image import step
 from pipelines.catalogue import PIPELINES
-from pipelines.graph import mermaid, redraw
+from pipelines.picture import mermaid, redraw
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,6 @@ def connect(host: str, token: str | None, namespace: str | None = None) -> Any:
         UniscaleError: the API refuses the token, or is none.
     """
     import httpx
-    import kfp
 
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
@@ -38,7 +38,11 @@ def connect(host: str, token: str | None, namespace: str | None = None) -> Any:
         )
     if "json" not in answer.headers.get("Content-Type", ""):
         raise UniscaleError(f"{host} answers with a page, not with the API: give a token, and the URL of the API")
-    return kfp.Client(host=host, existing_token=token, **({"namespace": namespace} if namespace else {}))
+    import kfp  # seconds, which a wrong URL or token need not wait for
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # that it wants Kubeflow 2, which healthz has shown
+        return kfp.Client(host=host, existing_token=token, **({"namespace": namespace} if namespace else {}))
 
 
 @contextlib.contextmanager

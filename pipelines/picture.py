@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from pipelines.tasks import step_of
+
 Scope = Mapping[str, str]  # input of a component: the step that produces it
-COPY_SUFFIX = re.compile(r"-\d+$")
 BLOCK = re.compile(r"```mermaid\n.*?```", re.DOTALL)
 LISTED = re.compile(r"^## uniscale-", re.MULTILINE)
 ALWAYS = "always"
@@ -105,16 +106,16 @@ def _arrows(
         if "dag" in inner:
             yield from _arrows(inner, components, flows, _gate(task, flows) or gate)
             continue
-        yield Arrow("", _plain(name), "")
+        yield Arrow("", step_of(name), "")
         waited = task.get("dependentTasks", [])
         if task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED":
             for last in sorted({step for other in waited for step in _last(components, tasks[other])}):
-                yield Arrow(last, _plain(name), ALWAYS)
+                yield Arrow(last, step_of(name), ALWAYS)
             continue
         for source in {*flows.values(), *(step for other in waited for step in produced[other].values())}:
-            yield Arrow(source, _plain(name), "")
+            yield Arrow(source, step_of(name), "")
         if gate and not waited:
-            yield Arrow(gate[0], _plain(name), gate[1])
+            yield Arrow(gate[0], step_of(name), gate[1])
 
 
 def _boxes(component: Mapping[str, Any], components: Mapping[str, Any]) -> Iterator[str]:
@@ -126,7 +127,7 @@ def _boxes(component: Mapping[str, Any], components: Mapping[str, Any]) -> Itera
         if "parameterIterator" in task:
             name = task["taskInfo"]["name"]
             yield f'subgraph each_{name}["each {name}"]'
-            yield from (f"  {step}" for step in sorted(map(_plain, inner["dag"]["tasks"])))
+            yield from (f"  {step}" for step in sorted(map(step_of, inner["dag"]["tasks"])))
             yield "end"
         yield from _boxes(inner, components)
 
@@ -135,12 +136,12 @@ def _producers(name: str, task: Mapping[str, Any], components: Mapping[str, Any]
     """Output of a task: the step behind it (the step itself, or one inside a component)."""
     inner = components[task["componentRef"]["name"]]
     if "dag" not in inner:
-        return {"": _plain(name), **dict.fromkeys(_outputs(inner), _plain(name))}
+        return {"": step_of(name), **dict.fromkeys(_outputs(inner), step_of(name))}
     found = {}
     for kind in ("artifacts", "parameters"):
         for output, selector in inner["dag"].get("outputs", {}).get(kind, {}).items():
             choices = selector.get("artifactSelectors") or [selector.get("valueFromParameter", {})]
-            found[output] = _plain(choices[0].get("producerSubtask", name))
+            found[output] = step_of(choices[0].get("producerSubtask", name))
     return found
 
 
@@ -159,7 +160,7 @@ def _flows(task: Mapping[str, Any], produced: Mapping[str, Scope], given: Scope)
             if output in source:
                 asked = source[output]
                 key = asked.get("outputArtifactKey") or asked.get("outputParameterKey")
-                yield name, produced[asked["producerTask"]].get(key, _plain(asked["producerTask"]))
+                yield name, produced[asked["producerTask"]].get(key, step_of(asked["producerTask"]))
             elif source.get(own) in given:
                 yield name, given[source[own]]
 
@@ -183,9 +184,5 @@ def _last(components: Mapping[str, Any], task: Mapping[str, Any]) -> list[str]:
     found = []
     for name, other in tasks.items():
         if name not in waited:
-            found += _last(components, other) or [_plain(name)]
+            found += _last(components, other) or [step_of(name)]
     return sorted(set(found))
-
-
-def _plain(name: str) -> str:
-    return COPY_SUFFIX.sub("", name)
