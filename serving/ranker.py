@@ -32,8 +32,8 @@ DEADLINE, FEATURES, MODEL = "deadline", "features", "model"  # reasons of a fall
 class FeatureReader(Protocol):
     """The online store (`serving.online_features.OnlineFeatures`)."""
 
-    def read(self, user_id: str, query: str | None) -> UserFeatures:
-        """Features of a user and a query; FeatureStoreError when the store cannot be read."""
+    def read(self, user_id: str, query: str | None, asked: float) -> UserFeatures:
+        """Features of a user and a query at an instant, in seconds; FeatureStoreError when the store cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Ranker:
 
     def probe(self) -> None:
         """Read the online store once; FeatureStoreError when it cannot be."""
-        self._features.read("probe", None)
+        self._features.read("probe", None, self._now().timestamp())
 
     def state(self) -> dict[str, Any]:
         """What is loaded and how it does, for the health page."""
@@ -179,7 +179,7 @@ class Ranker:
 
     def _work(self, model: Scorer, ask: Ask, catalogue: Catalogue, received: float) -> tuple[Prepared, Ranking]:
         started = time.monotonic()
-        user = self._features.read(ask.user_id, ask.query)
+        user = self._features.read(ask.user_id, ask.query, ask.ts.timestamp())
         read = time.monotonic()
         prepared = self.engine.prepare(ask, user, catalogue)
         ranking = self.engine.rank(model, prepared)
