@@ -72,7 +72,7 @@ def add_models(features: Path, models: Mapping[str, SampleSpec]) -> None:
         models: feature service -> spec of the model.
     """
     offered, tables = SampleSpec.load(features), Path(features).resolve() / "tables"
-    services = [model_service(name, spec, offered, tables) for name, spec in models.items()]
+    services: list[Any] = [model_service(name, spec, offered, tables) for name, spec in models.items()]
     with _quiet():
         open_online(features).apply(services)
 
@@ -98,7 +98,7 @@ def _quiet() -> Iterator[None]:
     """No prints of Feast, nor warnings that its on-demand views and its Spark store are experimental."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore", DeprecationWarning)
-        for experimental in ("On demand feature view", "The spark offline store"):
+        for experimental in ("On demand feature view", "The spark (offline store|data source)"):
             warnings.filterwarnings("ignore", experimental, RuntimeWarning)
         yield
 
