@@ -1,7 +1,8 @@
-"""Point-in-time retrieval for a log's samples: once a request, (item, day) and (query, day), against once a sample.
+"""Point-in-time retrieval for a day's samples: once a request, (item, day) and (query, day), against once a sample.
 
-`python -m benchmarks.retrieval --samples 300000` simulates logs with about as many search candidates, builds their
-features, and asks Feast for the columns of all samples both ways. The answers are compared column by column.
+`python -m benchmarks.retrieval --samples 300000` simulates logs whose last day has about as many, builds their
+features, and asks Feast for the columns of all samples both ways. The answers are compared column by column; times are
+the processor's, which other work on the machine does not stretch.
 """
 
 import argparse
@@ -13,14 +14,22 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.es3 import config_of
 from features.build import build_features
 from features.sql import text
 from features.store.retrieval import item_day_features, query_day_features, request_features
 from simulation.marketplace import write_logs
+from uniscale.config import Config, load_config
 from uniscale.logs import TIMESTAMP
 
 PER_REQUEST = 30  # samples of a request: ten exposed and twenty unexposed
+SHORT = [
+    "simulation.days=8",
+    "samples.warmup_days=1",
+    "samples.valid_days=1",
+    "samples.test_days=1",
+    "samples.conversion_window_days=1",
+    "features.windows_days=[1, 7]",
+]
 SERVICES = {"user_id": request_features, "item_id": item_day_features, "query": query_day_features}
 
 
@@ -37,7 +46,7 @@ def main() -> None:
 def run(count: int, work: Path) -> None:
     """Measure on the logs in `work`, made first if they are not there."""
     logs, features = work / "logs", work / "features"
-    config = config_of(count // 3, [])
+    config = config_of(count)
     if not logs.exists():
         write_logs(config.simulation, config.seed, logs)
     if not features.exists():
@@ -49,11 +58,11 @@ def run(count: int, work: Path) -> None:
         seconds = {}
         for key, retrieve in SERVICES.items():
             rows = keyed[key][0] if way == "once a key" else asked[key]
-            started = time.perf_counter()
+            started = time.process_time()
             found = retrieve(features, rows).drop_columns(["row_id"])
             if way == "once a key":
                 found = found.take(pa.array(keyed[key][1]))  # back beside the samples
-            seconds[key] = time.perf_counter() - started
+            seconds[key] = time.process_time() - started
             answers[way, key] = found
         total[way] = sum(seconds.values())
         print(f"{way}: " + ", ".join(f"{key} {each:.1f} s" for key, each in seconds.items()), flush=True)
@@ -61,6 +70,12 @@ def run(count: int, work: Path) -> None:
     keys = ", ".join(f"{len(keyed[key][0]):,} by {key}" for key in SERVICES)
     print(f"{len(asked['item_id']):,} samples; {keys}; answers equal: {'yes' if equal else 'no'}")
     print(f"once a sample / once a key: {total['once a sample'] / total['once a key']:.1f}")
+
+
+def config_of(count: int) -> Config:
+    """The configuration of a short log whose last day holds about this many samples."""
+    per_user = PER_REQUEST * load_config().simulation.search_requests_per_user_day * 1.2  # reformulations come on top
+    return load_config(overrides=[f"simulation.users={max(10, round(count / per_user))}", *SHORT])
 
 
 def samples(logs: Path, count: int) -> dict[str, pa.Table]:

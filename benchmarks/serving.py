@@ -31,6 +31,7 @@ from scipy.stats import spearmanr
 
 from features.build import build_features
 from features.store.online import push_behaviours
+from features.store.repo.definitions import SERVICES
 from models.checkpoint import load_model, save_model
 from models.zoo import build_model
 from serving.deploy import package
@@ -133,10 +134,12 @@ def worker_time(url: str, deployment: Path, requests: int, candidates: int) -> d
     features = deployment / "features"
     with tempfile.TemporaryDirectory(prefix="uniscale-bench-") as scratch:
         ranker = load_ranker(deployment, features, Path(scratch), None)
-        store, lineup, spent = OnlineFeatures(features, ranker.engine.spec), ranker.switch.current, []
+        store = OnlineFeatures(features, ranker.engine.spec, ranker.deployment.services)
+        lineup, spent = ranker.switch.current, []
         for body in bodies:
             ask = Ask(**body, scenario=[], context={}, ts=datetime.now(UTC))
-            prepared = ranker.engine.prepare(ask, store.read(ask.user_id, ask.query), ranker.snapshot.get())
+            user = store.read(ask.user_id, ask.query, ask.ts.timestamp())
+            prepared = ranker.engine.prepare(ask, user, ranker.snapshot.get())
             variant = assign(ask.user_id, ranker.deployment.salt, lineup.routing.weights)
             started = time.thread_time()
             ranker.engine.rank(lineup.models[lineup.routing.versions[variant]], prepared)
@@ -156,13 +159,14 @@ def look_ups(deployment: Path, requests: int) -> Iterator[dict[str, Any]]:
     """Feast's stock path for one user and for 500 items, and the item snapshot's gather in its place."""
     features = deployment / "features"
     spec = SampleSpec.load(features)
-    store, examples = OnlineFeatures(features, spec), Examples.load(deployment)
+    store, examples = OnlineFeatures(features, spec, [*SERVICES]), Examples.load(deployment)
     items = pq.ParquetFile(features / "items.parquet").read(columns=["item_id"])["item_id"].to_pylist()
     rng = np.random.default_rng(0)
     columns = rng.normal(size=(len(items), len(spec.select("candidate")))).astype(np.float32)
     chosen = [rng.choice(len(items), min(LOOK_UP_ITEMS, len(items)), replace=False) for _ in range(requests)]
+    now = datetime.now(UTC).timestamp()
     users = [examples.users[number % len(examples.users)] for number in range(requests)]
-    read = [_milliseconds(lambda user=user: store.read(user, None)) for user in users]
+    read = [_milliseconds(lambda user=user: store.read(user, None, now)) for user in users]
     stock = [
         _milliseconds(lambda places=places: store.items([items[place] for place in places]))
         for places in chosen[: max(10, requests // 10)]

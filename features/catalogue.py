@@ -6,6 +6,7 @@ kind, label provenance and the flag of randomised exposure are never features: t
 
 import re
 
+from features.on_demand import LONGEST_IDLE_HOURS
 from uniscale.logs import LogDescription
 from uniscale.samples import Feature, SampleSpec
 from uniscale.sections import FeatureConfig
@@ -14,6 +15,8 @@ CATEGORY_LEVELS = 3
 # Name of the count that a task's event type feeds; other tasks count as `<task>_events`.
 COUNT_NAMES = {"click": "clicks", "conversion": "orders"}
 RATE_NAMES = {"click": "ctr", "conversion": "cvr"}
+# On-demand features of a request (`features.on_demand`), with what they are for a user who has no history.
+MOMENTS = {"user_idle_hours": LONGEST_IDLE_HOURS, "user_behaviours_1h": 0.0}
 # Smoothed rate = (events + RATE_PRIOR * RATE_EXPOSURES) / (exposures + RATE_EXPOSURES).
 RATE_PRIOR, RATE_EXPOSURES = 0.05, 20.0
 # Features whose raw column has another name; every other feature's raw column carries the feature's own name.
@@ -69,8 +72,7 @@ def sample_spec(config: FeatureConfig, description: LogDescription, content_dim:
     """
     features = (
         *_user(config, description),
-        Feature("query_hash", "query", "id", "request", "query"),
-        *(Feature(name, "query", "count", "request") for name in query_statistics(config, description)),
+        *_query(config, description),
         *_context(description),
         *_item(config, description),
         *_behaviour(description),
@@ -96,17 +98,31 @@ def missing_value(feature: Feature) -> float | None:
 
     Zero is the truth for a count without events, so its absence must not show as a null (spec: no tell-tales).
     """
+    if feature.name in MOMENTS:
+        return MOMENTS[feature.name]
     if re.search(r"_\d+d$", feature.name) is None:
         return None
     return 0.0 if feature.kind == "count" else RATE_PRIOR
 
 
 def _user(config: FeatureConfig, description: LogDescription) -> tuple[Feature, ...]:
-    profile = tuple(Feature(f"user_{name}", "user", "id", "request", f"user_{name}") for name in description.profile)
+    names = [f"user_{name}" for name in description.profile]
+    profile = tuple(Feature(name, "user", "id", "request", name, "user_profile") for name in names)
     if not description.has_users:
         return profile
-    statistics = tuple(Feature(name, "user", "count", "request") for name in user_statistics(config, description))
-    return (Feature("user_id_hash", "user", "id", "request", "user"), *profile, *statistics)
+    statistics = user_statistics(config, description)
+    return (
+        Feature("user_id_hash", "user", "id", "request", "user"),
+        *profile,
+        *(Feature(name, "user", "count", "request", view="user_statistics") for name in statistics),
+        *(Feature(name, "user", "count", "request", view="user_moments") for name in MOMENTS),
+    )
+
+
+def _query(config: FeatureConfig, description: LogDescription) -> tuple[Feature, ...]:
+    names = query_statistics(config, description)
+    statistics = (Feature(name, "query", "count", "request", view="query_statistics") for name in names)
+    return (Feature("query_hash", "query", "id", "request", "query"), *statistics)
 
 
 def _context(description: LogDescription) -> tuple[Feature, ...]:
@@ -115,18 +131,20 @@ def _context(description: LogDescription) -> tuple[Feature, ...]:
 
 
 def _item(config: FeatureConfig, description: LogDescription) -> tuple[Feature, ...]:
-    ids = {"item_hash": "item"}
-    ids |= {f"item_category_{level}": f"category_{level}" for level in range(1, CATEGORY_LEVELS + 1)}
+    ids = {f"item_category_{level}": f"category_{level}" for level in range(1, CATEGORY_LEVELS + 1)}
     ids |= {"item_brand": "brand", "item_seller": "seller"}
     ids |= {f"item_{name}": f"item_{name}" for name in description.item_categories}
     rate = rate_name(config, description)
+    numbers = [f"item_{name}" for name in description.item_numbers]
+    statistics = item_statistics(config, description)
     return (
-        *(Feature(name, "item", "id", "candidate", table) for name, table in ids.items()),
-        Feature("item_price", "item", "count", "candidate"),
-        *(Feature(f"item_{name}", "item", "number", "candidate") for name in description.item_numbers),
+        Feature("item_hash", "item", "id", "candidate", "item"),
+        *(Feature(name, "item", "id", "candidate", table, "item_versions") for name, table in ids.items()),
+        Feature("item_price", "item", "count", "candidate", view="item_versions"),
+        *(Feature(name, "item", "number", "candidate", view="item_versions") for name in numbers),
         *(
-            Feature(name, "item", "number" if name == rate else "count", "candidate")
-            for name in item_statistics(config, description)
+            Feature(name, "item", "number" if name == rate else "count", "candidate", view="item_statistics")
+            for name in statistics
         ),
     )
 
@@ -137,4 +155,6 @@ def _behaviour(description: LogDescription) -> tuple[Feature, ...]:
     tables = {"behaviour_item": "item"}
     tables |= {f"behaviour_category_{level}": f"category_{level}" for level in range(1, CATEGORY_LEVELS + 1)}
     tables |= {"behaviour_brand": "brand", "behaviour_type": "behaviour_type"}
-    return tuple(Feature(name, "behaviour", "id", "behaviour", table) for name, table in tables.items())
+    return tuple(
+        Feature(name, "behaviour", "id", "behaviour", table, "user_behaviours") for name, table in tables.items()
+    )

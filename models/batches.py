@@ -3,7 +3,7 @@
 Shapes: R requests, N candidates, C and L the longest candidate list and history of the batch, T tasks, S scenarios.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.rows import ItemVectors, Rows, rows_from_arrow
-from uniscale.samples import SampleSpec
+from uniscale.samples import Kind, Level, SampleSpec
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,25 @@ def to_batch(rows: Rows, vectors: ItemVectors, length: int | None = None) -> Bat
         labels=labels,
         weights=torch.ones_like(labels),
     )
+
+
+def narrowed(batch: Batch, offered: SampleSpec, wanted: SampleSpec) -> Batch:
+    """A batch of all features `offered` as a model reads it that wants some of them; shapes (·, F) become (·, F')."""
+    if wanted == offered:
+        return batch
+    kept = {}
+    kinds_of: dict[str, tuple[Kind, ...]] = {"ids": ("id",), "numbers": ("count", "number")}
+    levels: tuple[Level, ...] = ("request", "candidate", "behaviour")
+    for level in levels:
+        for part, kinds in kinds_of.items():
+            names = [feature.name for feature in offered.select(level, kinds)]
+            places = [names.index(feature.name) for feature in wanted.select(level, kinds)]
+            kept[f"{level}_{part}"] = getattr(batch, f"{level}_{part}")[..., places]
+    if not wanted.select("behaviour"):  # nobody has a history then: one empty place, as `to_batch` pads it
+        for name in ("ids", "numbers", "content", "text", "age", "mask"):
+            values = kept.get(f"behaviour_{name}", getattr(batch, f"behaviour_{name}"))
+            kept[f"behaviour_{name}"] = torch.zeros_like(values[:, :1])
+    return replace(batch, **kept)
 
 
 def collate(table: pa.Table, spec: SampleSpec, vectors: ItemVectors) -> Batch:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models.compare import System
 from models.scaling import setting_of
-from models.zoo import build_model
+from models.zoo import build_model, spec_of
 from uniscale.config import Config, override
 from uniscale.errors import ConfigError, ModelError
 from uniscale.samples import SampleSpec
@@ -31,7 +31,7 @@ def sized(config: Config, samples: Path, system: System, budget: int) -> System:
     Raises:
         ConfigError: the model has no width to set, or no width up to 1024 that it takes.
     """
-    spec, best, gap = SampleSpec.load(samples), None, float("inf")
+    spec, best, gap = spec_of(system.model, SampleSpec.load(samples), config.model), None, float("inf")
     for width in range(NARROWEST, WIDEST + 1, 2):
         candidate = replace(system, settings=(*system.settings, *setting_of(system.model, "width", width)))
         try:

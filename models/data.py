@@ -132,6 +132,7 @@ class Reader:
         buffer_samples: candidates a buffer.
         by_time: requests in order of time instead, a buffer a day.
         world: a rank reads its share of every batch.
+        spec: the features to read; all that the samples offer when left out.
     """
 
     def __init__(
@@ -144,8 +145,9 @@ class Reader:
         buffer_samples: int = 1 << 20,
         by_time: bool = False,
         world: World | None = None,
+        spec: SampleSpec | None = None,
     ):
-        self.spec = SampleSpec.load(samples)
+        self.spec = spec or SampleSpec.load(samples)
         self.vectors = ItemVectors.load(samples, self.spec)
         self.files = row_files(samples, split, subset, self.spec)
         self.subset: Subset = subset

@@ -193,16 +193,17 @@ def rows_from_arrow(table: pa.Table, spec: SampleSpec, keys: tuple[str, ...] = (
         DataError: a column is missing, lists of one row differ in length, or a behaviour is later than its request.
     """
     lengths = _lengths(table, "item")
-    behaviour_lengths = _lengths(table, "behaviour_index")
-    columns: dict[str, NDArray] = {}
+    # A model that reads no behaviour has no history, whatever the samples hold.
+    has_history = bool(spec.select("behaviour"))
+    behaviour_lengths = _lengths(table, "behaviour_index") if has_history else np.zeros_like(lengths)
+    columns: dict[str, NDArray] = {name: np.zeros(0, np.int64) for name in ("behaviour_index", "behaviour_ts")}
     for feature in spec.features:
         expected = {"request": None, "candidate": lengths, "behaviour": behaviour_lengths}[feature.level]
         columns[feature.name] = _values(table, feature.name, expected)
     for name, expected in (
         ("domain_index", None),
         ("item", lengths),
-        ("behaviour_index", behaviour_lengths),
-        ("behaviour_ts", behaviour_lengths),
+        *((name, behaviour_lengths) for name in ("behaviour_index", "behaviour_ts") if has_history),
         *((task, lengths) for task in spec.tasks if task in table.column_names),
     ):
         columns[name] = _values(table, name, expected)

@@ -30,7 +30,7 @@ from models.optimisers import Optimisers, task_losses
 from models.predict import predict_logits, stopping_value, validation
 from models.recompute import recompute_layers
 from models.resume import State, load_best, load_checkpoint, save_best, save_checkpoint
-from models.zoo import build_model
+from models.zoo import build_model, spec_of
 from uniscale import progress
 from uniscale.artifacts import atomic_folder, content_hash, read_json, source_hash, write_json
 from uniscale.config import Config
@@ -149,7 +149,7 @@ class Run:
         self.name, self.subset = name, subset
         self.state = State(fingerprint(config, samples, name, subset, start))
         self.device = resolve_device(config.train.device)
-        self.spec = SampleSpec.load(samples)
+        self.spec = spec_of(name, SampleSpec.load(samples), config.model)
         self.days = read_json(samples / "manifest.json")["splits"]["train"]
         self.reader = Reader(
             samples,
@@ -159,6 +159,7 @@ class Run:
             config.seed,
             by_time=config.train.next_batch,
             world=self.world,
+            spec=self.spec,
         )
         held_out = row_files(samples, "valid", "search", self.spec)
         self.valid = read_rows(held_out, self.spec, "search", keys=("user_id", "query"))

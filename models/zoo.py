@@ -25,7 +25,7 @@ from uniscale.errors import ModelError
 from uniscale.model_sections import ModelConfig
 from uniscale.samples import SampleSpec
 
-__all__ = ["BACKBONES", "ENCODERS", "ENCODE_THEN_INTERACT", "HEADS", "ZOO", "build_model"]
+__all__ = ["BACKBONES", "ENCODERS", "ENCODE_THEN_INTERACT", "HEADS", "ZOO", "build_model", "spec_of"]
 
 Builder = Callable[[SampleSpec, Widths, ModelConfig], nn.Module]
 
@@ -52,6 +52,11 @@ ZOO: dict[str, Builder] = {
 
 # Entries with embeddings besides those of the blocks: `extra` of `models.inputs.Inputs`.
 EXTRA: dict[str, Callable[[ModelConfig], dict[str, list[str]]]] = {"mdl": extra_embeddings}
+
+
+def spec_of(name: str, offered: SampleSpec, config: ModelConfig) -> SampleSpec:
+    """What an entry reads of what the samples offer (`model.unread`)."""
+    return offered.without({view for entry, views in config.unread.items() if entry == name for view in views})
 
 
 def build_model(name: str, spec: SampleSpec, config: ModelConfig, seed: int) -> RankingModel:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 import uniscale
 from features.catalogue import COUNT_NAMES
+from features.store.repository import add_models
 from serving.deployment import EXAMPLES as EXAMPLES_FILE
 from serving.deployment import FILE, Deployment, Examples
 from serving.export import export
@@ -69,8 +70,10 @@ def package(
     spec = SampleSpec.load(features)
     weights = _weights(config, variants)
     models = _models(variants, versions)
-    for model in models.values():
-        _check_spec(model, spec)
+    read = {f"model_{version}": _spec_of(model, spec) for version, model in models.items()}
+    popularity = popularity_feature(spec)
+    holds = next(f.view for f in spec.features if f.name == popularity)
+    read["fallback"] = spec.without({view for view in spec.views if view != holds})
     with atomic_folder(out) as folder:
         for version, model in models.items():
             export(model, folder / "models" / version)
@@ -88,10 +91,13 @@ def package(
             domain=spec.domains[0],
             scenarios=list(spec.scenarios),
             tasks=list(spec.tasks),
-            popularity=popularity_feature(spec),
+            services=sorted(read),
+            views=[view for view in spec.views if any(view in own.views for own in read.values())],
+            popularity=popularity,
             source_hash=code,
             serving=config.serving,
         )
+        add_models(folder / "features", read)
         deployment.save(folder)
         _examples(features).save(folder)
         _build_bento(deployment, folder)
@@ -146,17 +152,19 @@ def _models(variants: Mapping[str, Path], versions: Mapping[str, str]) -> dict[s
     return models
 
 
-def _check_spec(model: Path, spec: SampleSpec) -> None:
+def _spec_of(model: Path, spec: SampleSpec) -> SampleSpec:
+    """What a model reads, of what the features folder offers."""
     card = model / "model.json"
     if not card.exists():
         raise ServingError(f"no model.json in {model}: give a folder that training wrote")
     trained = SampleSpec.from_json(read_json(card)["spec"])
-    if trained != spec:
-        differing = sorted({f.name for f in trained.features} ^ {f.name for f in spec.features})
+    if not spec.covers(trained):
+        lacking = sorted({f.name for f in trained.features} - {f.name for f in spec.features})
         raise ServingError(
-            f"{model} was trained on other features than those to deploy (only one has {differing}, or order and "
-            "widths differ): deploy it with its own features, or train it again"
+            f"{model} was trained on other features than those to deploy (they lack {lacking}, or order and widths "
+            "differ): deploy it with its own features, or train it again"
         )
+    return trained
 
 
 def _build_bento(deployment: Deployment, folder: Path) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from uniscale.artifacts import read_json, write_json
 from uniscale.errors import ServingError
+from uniscale.samples import SampleSpec
 from uniscale.sections import Mode, ServingConfig
 
 FILE, EXAMPLES = "deployment.json", "examples.json"
@@ -29,9 +30,15 @@ class Deployment(BaseModel):
     domain: str = Field(description="the domain that is served")
     scenarios: list[str] = Field(description="scenarios the models know")
     tasks: list[str] = Field(description="the primary task first: its probability is the score")
+    services: list[str] = Field(description="feature services that are read: one a model, and the fallback's")
+    views: list[str] = Field(description="feature views that these hold")
     popularity: str = Field(description="the item feature that orders a fallback")
     source_hash: str = Field(description="of the code the Bento carries")
     serving: ServingConfig
+
+    def looks_up(self, offered: SampleSpec) -> SampleSpec:
+        """What of the features folder's spec the service reads."""
+        return offered.without(set(offered.views) - set(self.views))
 
     def save(self, folder: Path) -> None:
         """Write `deployment.json`."""

@@ -54,7 +54,10 @@ class UserInputs:
             name: hash_many(value or None for value in raw.get(column) or [None] * len(items))
             for name, column in self._behaviours
         }
-        return UserFeatures(values, behaviours, items, np.array(raw.get("behaviour_ts") or (), np.int64))
+        instants = (
+            raw.get("behaviour_ts") if items else None
+        )  # on-demand features may read them and a model nothing else
+        return UserFeatures(values, behaviours, items, np.array(instants or (), np.int64))
 
 
 def item_column(feature: Feature, latest: pa.Table) -> NDArray:

@@ -58,8 +58,8 @@ def load_checked(
         raise ServingError(f"{folder} has content {holds}, the routing names {target.content_hash}: export it again")
     model = ServedModel(load_model(folder).search_export(), device, states, half, found)
     probe.check(folder, model, spec, tolerance)
-    precision.choose(model, probe.probe_batch(spec), tolerance)
-    return model
+    precision.choose(model, probe.probe_batch(model.model.spec), tolerance)
+    return model.given(spec)
 
 
 def load_ranker(
@@ -81,10 +81,10 @@ def load_ranker(
     """
     torch.set_num_threads(1)  # workers use the cores; two OpenMP threads on busy cores cost 20 times the latency
     deployment = Deployment.load(deployment_folder)
-    spec = SampleSpec.load(features)
+    spec = deployment.looks_up(SampleSpec.load(features))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     items = pq.ParquetFile(features / "items.parquet").read(columns=["item_id", "index"])
-    store = OnlineFeatures(features, spec)
+    store = OnlineFeatures(features, spec, deployment.services)
 
     def catalogue() -> Catalogue:
         return Catalogue.from_tables(spec, store.items(items["item_id"].to_pylist()), items, deployment.popularity)

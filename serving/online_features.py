@@ -1,9 +1,10 @@
 """Reads the Feast online store: a request's user and query, and all items for the snapshot; only here.
 
-Features come raw (strings, numbers, lists), as the sample job gets them from the same feature services. A remote store
+Features come raw (strings, numbers, lists), as the sample job gets them from the same feature views. A remote store
 is asked through `get_online_features`, which makes one round trip of all views. A store in this process has none to
 save: its views are read by the interface that all of Feast's online stores have, which costs half of the time, as
-neither the registry nor a response message is worked through.
+neither the registry nor a response message is worked through; on-demand features come from the function that Feast
+would call.
 """
 
 import threading
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 import features.store  # noqa: F401  it imports Feast at half the cost, if it is the first to do so
@@ -23,43 +25,63 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import feast_value_type_to_python_type
 
+from features.on_demand import user_moments
+from features.store.repo.definitions import ASKED, TABLES
 from features.store.repository import open_online
 from serving.inputs import FeatureStoreError, UserFeatures, UserInputs
+from uniscale.errors import ServingError
 from uniscale.samples import SampleSpec
 
-REQUEST_SERVICES, ITEM_SERVICES = ("ranking_requests", "ranking_queries"), ("ranking_items",)
+MOMENTS = "user_moments"  # the on-demand feature view
 NO_QUERY = ""  # the key asked for when a request has no query; no log has it
 ITEMS_A_READ = 500  # a reload of the snapshot shares the store with requests, so it lets go of it often
 
 
 class OnlineFeatures:
-    """The online store of a features folder, read for the features of one spec."""
+    """The online store of a features folder, read for the views of some feature services.
 
-    def __init__(self, features: Path, spec: SampleSpec):
+    Args:
+        features: features folder with a store.
+        spec: the features that requests become, of these views.
+        services: by name; a view that none of them holds is not read.
+    """
+
+    def __init__(self, features: Path, spec: SampleSpec, services: Sequence[str]):
         self._inputs = UserInputs(spec)
         self._lock = threading.Lock()  # Feast's online stores keep one connection, which threads may not share
         self._store = open_online(features)
-        self._request_references = self._references(REQUEST_SERVICES)
-        self._item_references = self._references(ITEM_SERVICES)
+        references = self._references(services)
+        self._item_references = [each for each in references if _key(each) == "item_id"]
+        self._request_references = [each for each in references if each not in self._item_references]
+        self._has_moments = any(each.startswith(f"{MOMENTS}:") for each in references)
         settings = self._store.config.online_store
         self._local = get_online_store_from_config(settings) if settings.type == "sqlite" else None
-        names: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {"user_behaviours": ["behaviour_ts"]} if self._has_moments else {}
         for reference in self._request_references:
             view, _, feature = reference.partition(":")
-            names.setdefault(view, []).append(feature)
+            if view != MOMENTS:
+                names[view] = [*names.get(view, ()), feature]
         self._views = [(self._store.get_feature_view(view), features) for view, features in names.items()]
 
-    def read(self, user_id: str, query: str | None) -> UserFeatures:
+    def read(self, user_id: str, query: str | None, asked: float) -> UserFeatures:
         """Features of a user and a query; the unknown have empty ones, as new users and queries had in the samples.
+
+        Args:
+            user_id, query: of the request.
+            asked: its time, seconds since 1970, which completes the on-demand features.
 
         Raises:
             FeatureStoreError: the store cannot be read.
         """
         key = {"user_id": user_id, "query": NO_QUERY if query is None else query}
         if self._local is None:
-            raw = {name: values[0] for name, values in self._get(self._request_references, [key]).items()}
+            now = {ASKED: asked} if self._has_moments else {}
+            raw = {name: values[0] for name, values in self._get(self._request_references, [{**key, **now}]).items()}
         else:
             raw = self._read_local(self._local, key)
+            if self._has_moments:
+                moments = user_moments([raw.get("behaviour_ts")], np.array([asked]))
+                raw |= {name: float(value[0]) for name, value in moments.items()}
         return self._inputs({**raw, "user_id": user_id, "query": query})
 
     def items(self, item_ids: Sequence[str]) -> pa.Table:
@@ -76,7 +98,7 @@ class OnlineFeatures:
                     columns.setdefault(name, []).extend(values)
         return pa.table(columns)
 
-    def _get(self, references: list[str], keys: list[dict[str, str]]) -> dict[str, list]:
+    def _get(self, references: list[str], keys: list[dict[str, Any]]) -> dict[str, list]:
         with self._lock, _feast_errors():
             return self._store.get_online_features(features=references, entity_rows=keys).to_dict()
 
@@ -85,21 +107,31 @@ class OnlineFeatures:
         raw: dict[str, Any] = {}
         with self._lock, _feast_errors():
             for view, features in self._views:
-                (name,) = view.join_keys
-                entity = EntityKey(join_keys=[name], entity_values=[Value(string_val=key[name])])
+                (join_key,) = view.join_keys
+                entity = EntityKey(join_keys=[join_key], entity_values=[Value(string_val=key[join_key])])
                 (_, found), *_ = store.online_read(self._store.config, view, [entity], features)
-                raw |= {feature: feast_value_type_to_python_type(value) for feature, value in (found or {}).items()}
+                known = found or {}  # of all the view's features, whatever was asked for
+                raw |= {name: feast_value_type_to_python_type(known[name]) for name in features if name in known}
         return raw
 
     def _references(self, services: Sequence[str]) -> list[str]:
         offered = {service.name: service for service in self._store.list_feature_services()}
-        return [
+        if missing := sorted(set(services) - set(offered)):
+            raise ServingError(
+                f"the feature store has no feature service {missing}, only {sorted(offered)}: package the models again"
+            )
+        found = [
             f"{view.name}:{feature.name}"
             for name in services
-            if name in offered
             for view in offered[name].feature_view_projections
             for feature in view.features
         ]
+        return list(dict.fromkeys(found))
+
+
+def _key(reference: str) -> str | None:
+    """Entity key of a feature's view; on-demand features have none of their own."""
+    return TABLES[view][0] if (view := reference.partition(":")[0]) in TABLES else None
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def check(folder: Path, scorer: Scorer, spec: SampleSpec, tolerance: float) -> f
     Args:
         folder: where it was loaded from.
         scorer: the model as it would answer.
-        spec: what the service looks up.
+        spec: what the service looks up; the model may read less.
         tolerance: largest difference of a score.
 
     Returns:
@@ -80,13 +80,13 @@ def check(folder: Path, scorer: Scorer, spec: SampleSpec, tolerance: float) -> f
     """
     folder = Path(folder)
     trained = SampleSpec.from_json(read_card(folder)["spec"])
-    if trained != spec:
-        differing = sorted({f.name for f in trained.features} ^ {f.name for f in spec.features})
+    if not spec.covers(trained):
+        lacking = sorted({f.name for f in trained.features} - {f.name for f in spec.features})
         raise ServingError(
-            f"{folder} was trained on other features than this service looks up (only one has {differing}, or order "
-            "and widths differ): package it with its own features"
+            f"{folder} was trained on other features than this service looks up (it lacks {lacking}, or order and "
+            "widths differ): package it with its own features"
         )
-    batch = probe_batch(spec)
+    batch = probe_batch(trained)
     scores = scorer.score(batch)
     if not bool(torch.isfinite(scores).all()):
         raise ServingError(f"{folder} gives scores that are not finite: train it again")

@@ -33,8 +33,8 @@ DEADLINE, FEATURES, MODEL = "deadline", "features", "model"  # reasons of a fall
 class FeatureReader(Protocol):
     """The online store (`serving.online_features.OnlineFeatures`)."""
 
-    def read(self, user_id: str, query: str | None) -> UserFeatures:
-        """Features of a user and a query; FeatureStoreError when the store cannot be read."""
+    def read(self, user_id: str, query: str | None, asked: float) -> UserFeatures:
+        """Features of a user and a query at an instant, in seconds; FeatureStoreError when the store cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Ranker:
 
     def probe(self) -> None:
         """Read the online store once; FeatureStoreError when it cannot be."""
-        self._features.read("probe", None)
+        self._features.read("probe", None, self._now().timestamp())
 
     def state(self) -> dict[str, Any]:
         """What is loaded and how it does, for the health page."""
@@ -195,7 +195,7 @@ class Ranker:
     ) -> tuple[Prepared, dict[str, Ranking]]:
         """The request's inputs and what each model makes of them."""
         started = time.monotonic()
-        user = self._features.read(ask.user_id, ask.query)
+        user = self._features.read(ask.user_id, ask.query, ask.ts.timestamp())
         read = time.monotonic()
         prepared = self.engine.prepare(ask, user, catalogue)
         ready = time.monotonic()

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from models.batches import Batch
+from models.batches import Batch, narrowed
 from models.onetrans import OneTrans
 from models.onetrans_cache import OneTransCache
 from models.ranking import RankingModel
 from serving.user_states import History, UserStates
+from uniscale.samples import SampleSpec
 
 HIT, EXTENDED, MISS = "hit", "extended", "miss"  # what a request found of its user
 
@@ -44,14 +45,22 @@ class ServedModel:
         self.measured: dict[str, float] = {}  # precision: milliseconds, where it was measured
         self.model = model.to(self.device).eval()
         network = model.network
-        cacheable = states is not None and isinstance(network, OneTrans) and network.causal
+        has_history = bool(model.spec.select("behaviour"))
+        cacheable = states is not None and isinstance(network, OneTrans) and network.causal and has_history
         self.cache = OneTransCache(model, half) if cacheable else None
+        self._offered = model.spec
         # Not the model itself: the states that it leaves behind would keep it in memory after it was replaced.
         self._states, self._found, self._key = states, found, object()
+
+    def given(self, offered: SampleSpec) -> "ServedModel":
+        """The same model, from now on for batches of all features that a service looks up."""
+        self._offered = offered
+        return self
 
     def score(self, batch: Batch, history: History | None = None) -> torch.Tensor:
         """Calibrated probabilities, (N, T), on the CPU; `history` of a batch of one request lets its state be kept."""
         with self._arithmetic():
+            batch = narrowed(batch, self._offered, self.model.spec)
             batch = batch if self.device.type == "cpu" else batch.to(self.device)
             if history is None or self.cache is None:
                 return self.model.score(batch).float().cpu()

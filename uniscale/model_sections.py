@@ -7,6 +7,15 @@ from pydantic import Field, model_validator
 from uniscale.sections import Section
 
 # The names of models.zoo, so that a wrong one is refused before anything runs; a test holds them equal.
+ViewName = Literal[
+    "user_profile",
+    "user_statistics",
+    "user_behaviours",
+    "user_moments",
+    "query_statistics",
+    "item_versions",
+    "item_statistics",
+]
 ModelName = Literal[
     "dlrm_mlp",
     "dcnv2",
@@ -251,6 +260,9 @@ class ModelConfig(Section):
 
     name: ModelName
     champion: ModelName = Field(description="the model trained as first champion when the registry has none")
+    unread: dict[ModelName, list[ViewName]] = Field(
+        description="entry: feature views of features/store/README.md that it does not read, nor the service for it"
+    )
     embedding_dim: int = Field(ge=2)
     table_rows: int = Field(ge=16, description="rows of every id table; ids are taken modulo")
     encoder: EncoderName = Field(description="of the behaviours; unified models read them themselves")

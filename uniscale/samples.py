@@ -4,7 +4,8 @@ A samples folder holds `manifest.json` (counts, splits, hashes), `spec.json` (a 
 frozen vectors of every item, by index) and `rows/day=…/domain=…/*.parquet`, one row a request (UniScale 3.3.2).
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -50,10 +51,11 @@ Kind = Literal["id", "count", "number"]
 
 @dataclass(frozen=True)
 class Feature:
-    """One model input: its column, semantic block, kind, level, and (ids) the embedding table it looks up.
+    """One model input: its column, semantic block, kind, level, (ids) embedding table, and the feature view it is in.
 
     kind `id` is a pre-hashed int64, 0 for missing; `count` is non-negative and meant for log1p; `number` is used as
-    is. Level `behaviour` columns are lists along the user's history, oldest first.
+    is. Level `behaviour` columns are lists along the user's history, oldest first. A request brings the rest: its
+    keys and context are in no view.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Feature:
     kind: Kind
     level: Level
     table: str = ""
+    view: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,19 @@ class SampleSpec:
     def select(self, level: Level, kinds: tuple[Kind, ...] = ("id", "count", "number")) -> tuple[Feature, ...]:
         """Features of one level and some kinds, in the spec's order."""
         return tuple(f for f in self.features if f.level == level and f.kind in kinds)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The feature views that hold some feature, in the features' order."""
+        return tuple(dict.fromkeys(f.view for f in self.features if f.view))
+
+    def without(self, views: Collection[str]) -> "SampleSpec":
+        """What a model reads that leaves some feature views unread."""
+        return replace(self, features=tuple(f for f in self.features if f.view not in views))
+
+    def covers(self, other: "SampleSpec") -> bool:
+        """Whether `other` is what a model reads of this: the same but for features left out."""
+        return replace(self, features=tuple(f for f in self.features if f in other.features)) == other
 
     def as_json(self) -> dict[str, Any]:
         """A JSON-able form, which `from_json` reads back."""

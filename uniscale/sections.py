@@ -55,6 +55,7 @@ class FeatureConfig(Section):
     windows_days: list[int] = Field(description="windows of the daily statistics")
     max_behaviours: int = Field(ge=1, description="behaviours kept a user, the newest")
     text_dim: int = Field(ge=2, description="width of the text encoder")
+    offline_store: Literal["duckdb", "spark"] = Field(description="joins features for samples; spark: in their job")
     online_store: Literal["sqlite", "redis"]
     redis_url: str = Field(description="host:port of Redis; used with online_store redis only")
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.catalogue import missing_value
+from features.catalogue import MOMENTS, missing_value, raw_column
+from features.store.repo.definitions import ASKED
 from features.store.repository import open_offline
 from uniscale.errors import DataError
 from uniscale.logs import TIMESTAMP
-from uniscale.samples import SampleSpec
+from uniscale.samples import Feature, SampleSpec
 
 ROWS_A_READ = 100_000  # rows joined at a time, so that memory stays bounded
 
@@ -28,6 +29,7 @@ def request_features(features: Path, rows: pa.Table) -> pa.Table:
 
     Returns:
         row_id; `user_<profile>` strings; the user's statistics, float32 (`user_clicks_7d`, …, `user_mean_price_30d`);
+        the on-demand features of `features.on_demand`, float32;
         behaviour lists of equal length, oldest first, empty without history: behaviour_item_id,
         behaviour_category_1 … 3, behaviour_brand, behaviour_type (list<string>) and behaviour_ts (list<int64>, unix
         seconds). Without returning users only row_id and profile columns.
@@ -35,7 +37,12 @@ def request_features(features: Path, rows: pa.Table) -> pa.Table:
     Raises:
         DataError: a column is missing.
     """
-    return _retrieve(features, "ranking_requests", "user_id", rows)
+    known = _retrieve(features, "ranking_requests", "user_id", rows)
+    # Feast hands an on-demand view all columns retrieved with it as Python objects, so it is asked for by itself.
+    moments = _retrieve(features, "ranking_moments", "user_id", rows)
+    for name in (name for name in MOMENTS if name in moments.column_names):
+        known = known.append_column(name, moments[name])
+    return known
 
 
 def query_day_features(features: Path, rows: pa.Table) -> pa.Table:
@@ -80,28 +87,36 @@ def _retrieve(features: Path, service: str, key: str, rows: pa.Table) -> pa.Tabl
     if not len(rows):  # Feast takes no empty question: ask about nobody, for the columns
         nobody = {"row_id": pa.array([0], pa.int64()), key: [""], "ts": pa.array([0], TIMESTAMP)}
         return _retrieve(features, service, key, pa.table(nobody)).slice(0, 0)
-    spec = SampleSpec.load(features)
-    entities = rows.select(["row_id", key, "ts"]).rename_columns(["row_id", key, "event_timestamp"]).to_pandas()
+    asked = pa.array(pc.cast(rows["ts"], pa.int64()).to_numpy() / 1e6)
+    questions = rows.select(["row_id", key, "ts"]).rename_columns(["row_id", key, "event_timestamp"])
+    questions, spec = questions.append_column(ASKED, asked).to_pandas(), SampleSpec.load(features)
     parts = []
     with open_offline(features) as store:
         if service not in {offered.name for offered in store.list_feature_services()}:
             return rows.select(["row_id"]).sort_by("row_id")
         for start in range(0, len(rows), ROWS_A_READ):
-            part = entities.iloc[start : start + ROWS_A_READ].copy()
+            part = questions.iloc[start : start + ROWS_A_READ].copy()
             joined = store.get_historical_features(part, store.get_feature_service(service)).to_arrow()
-            parts.append(_filled(joined.drop_columns([key, "event_timestamp"]), spec))
+            parts.append(_filled(joined.drop_columns([key, "event_timestamp", ASKED]), spec))
     return pa.concat_tables(parts).combine_chunks().sort_by("row_id")
 
 
 def _filled(table: pa.Table, spec: SampleSpec) -> pa.Table:
-    """Missing statistics become their default, missing histories empty lists; strings and lists get plain types."""
+    """Missing statistics become their default, missing histories empty lists; types whatever the offline store made."""
     defaults = {feature.name: missing_value(feature) for feature in spec.features if feature.kind != "id"}
+    types = {raw_column(feature): _type(feature) for feature in spec.features} | {"behaviour_ts": pa.list_(pa.int64())}
     columns = {}
     for name in table.column_names:
         column = table[name].combine_chunks()
+        column = column.cast(types[name]) if name in types else column
         if defaults.get(name) is not None:
             column = pc.fill_null(column, pa.scalar(defaults[name], pa.float32()))
         if pa.types.is_list(column.type):
             column = column.fill_null([]) if column.null_count else column
         columns[name] = column
     return pa.table(columns)
+
+
+def _type(feature: Feature) -> pa.DataType:
+    scalar = pa.string() if feature.kind == "id" else pa.float32()
+    return pa.list_(scalar) if feature.level == "behaviour" else scalar

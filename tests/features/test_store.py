@@ -4,7 +4,7 @@ import importlib
 import shutil
 import sys
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import duckdb
 import pyarrow as pa
@@ -155,15 +155,15 @@ def plain(value):
     return [each or None for each in value] if isinstance(value, list) else value
 
 
-SERVICES = [
-    ("ranking_requests", "user_id", "request_features"),
-    ("ranking_queries", "query", "query_day_features"),
-    ("ranking_items", "item_id", "item_day_features"),
+ASKED = [
+    (("ranking_requests", "ranking_moments"), "user_id", "request_features"),
+    (("ranking_queries",), "query", "query_day_features"),
+    (("ranking_items",), "item_id", "item_day_features"),
 ]
 
 
-def keys_that_agree(features, service, key, function):
-    """How many keys a service has; each of its columns is the same offline and online for every one of them."""
+def keys_that_agree(features, services, key, function):
+    """How many keys some services have; each of their columns is the same offline and online for every one of them."""
     from features.store import retrieval
     from features.store.repository import WITHOUT_BEHAVIOUR, open_online
 
@@ -177,7 +177,12 @@ def keys_that_agree(features, service, key, function):
     store = open_online(features)
     views = {view.name: {field.name for field in view.features} for view in store.list_batch_feature_views()}
     attributes = set().union(*(names for view, names in views.items() if view in WITHOUT_BEHAVIOUR))
-    online = store.get_online_features(store.get_feature_service(service), [{key: each} for each in keys]).to_dict()
+    views = [view for name in services for view in store.get_feature_service(name).feature_view_projections]
+    now = {"asked": datetime.fromisoformat(report["as_of"]).timestamp()} if key == "user_id" else {}
+    online = store.get_online_features(
+        [f"{view.name}:{feature.name}" for view in views for feature in view.features],
+        [{key: each, **now} for each in keys],
+    ).to_dict()
     assert set(online) == set(offline["as_of"].column_names) - {"row_id"} | {key}
     unknown = {f.name: missing_value(f) for f in SampleSpec.load(features).features if f.kind != "id"}
     for name in set(online) - {key}:
@@ -188,9 +193,9 @@ def keys_that_agree(features, service, key, function):
     return len(keys)
 
 
-@pytest.mark.parametrize(("service", "key", "function"), SERVICES)
-def test_offline_equals_online_at_the_instants_of_the_online_store(features, service, key, function):
-    assert keys_that_agree(features, service, key, function) > 0
+@pytest.mark.parametrize(("services", "key", "function"), ASKED)
+def test_offline_equals_online_at_the_instants_of_the_online_store(features, services, key, function):
+    assert keys_that_agree(features, services, key, function) > 0
 
 
 @pytest.mark.slow
@@ -199,26 +204,28 @@ def test_offline_equals_online_on_ten_thousand_users(config, tmp_path):
 
     logs = random_logs(users=12_000, items=300, requests=30_000).write(tmp_path / "logs")
     build_features(config, logs, tmp_path / "features")
-    assert keys_that_agree(tmp_path / "features", *SERVICES[0]) >= 10_000
+    assert keys_that_agree(tmp_path / "features", *ASKED[0]) >= 10_000
 
 
+@pytest.mark.filterwarnings("ignore:On demand feature view")
 def test_the_plan_of_unchanged_definitions_is_empty(features):
     """What `feast plan` prints, for the registry that a build wrote."""
-    from feast import Entity, FeatureService, FeatureView
+    from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView
     from feast.repo_contents import RepoContents
 
     from features.store.repo.definitions import definitions
     from features.store.repository import open_online
-    from uniscale.logs import LogDescription
 
-    store, description = open_online(features), LogDescription.load(features)
-    objects = definitions(SampleSpec.load(features), description, features.resolve() / "tables")
-    views, entities, services = (
-        [one for one in objects if isinstance(one, kind)] for kind in (FeatureView, Entity, FeatureService)
+    store = open_online(features)
+    objects = definitions(SampleSpec.load(features), features.resolve() / "tables")
+    views, on_demand, entities, services = (
+        [one for one in objects if isinstance(one, kind)]
+        for kind in (FeatureView, OnDemandFeatureView, Entity, FeatureService)
     )
     sources = [source for view in views for source in (view.batch_source, view.stream_source) if source]
+    sources += [source for view in on_demand for source in view.source_request_sources.values()]
     projects = store.registry.list_projects()
-    diff, _, _ = store.plan(RepoContents(projects, sources, views, [], [], [], entities, services, []))
+    diff, _, _ = store.plan(RepoContents(projects, sources, views, on_demand, [], [], entities, services, []))
     own = {"batch_source", "stream_source"}  # Feast compares the moments they were registered, too
     assert not [
         one.name
@@ -294,9 +301,10 @@ def test_fresh_behaviours_take_their_place_in_time_online(features, config, tmp_
 
 @pytest.fixture(scope="module")
 def online(features):
+    from features.store.repo.definitions import SERVICES
     from serving.online_features import OnlineFeatures
 
-    return OnlineFeatures(features, SampleSpec.load(features))
+    return OnlineFeatures(features, SampleSpec.load(features), [*SERVICES])
 
 
 def test_the_service_reads_every_item_in_the_order_given(features, online):
@@ -320,17 +328,44 @@ def test_the_service_reads_every_item_in_the_order_given(features, online):
 
 @pytest.mark.parametrize("query", ["red shoe", "a new query", None])
 def test_a_local_store_gives_what_feasts_own_look_up_gives(online, monkeypatch, query):
+    asked = (FIRST_DAY + 20 * DAY).timestamp()
     for user in ("u1", "u2", "u3", "nobody"):
-        direct = online.read(user, query)
+        direct = online.read(user, query, asked)
         with monkeypatch.context() as patched:
             patched.setattr(online, "_local", None)
-            stock = online.read(user, query)
+            stock = online.read(user, query, asked)
         assert (direct.values, direct.behaviour_items) == (stock.values, stock.behaviour_items)
         assert direct.behaviour_ts.tolist() == stock.behaviour_ts.tolist()
         assert {name: ids.tolist() for name, ids in direct.behaviours.items()} == {
             name: ids.tolist() for name, ids in stock.behaviours.items()
         }
-    assert online.read("nobody", query).behaviour_items == []
+    nobody = online.read("nobody", query, asked)
+    assert nobody.behaviour_items == [] and nobody.values["user_idle_hours"] == 720
+
+
+def test_a_models_service_reads_no_view_that_the_model_leaves_unread(features, tmp_path):
+    from features.store.repository import add_models
+    from serving.online_features import OnlineFeatures
+    from uniscale.errors import ServingError
+
+    folder = tmp_path / "features"
+    shutil.copytree(features, folder)
+    whole = SampleSpec.load(folder)
+    without = {"user_statistics", "user_behaviours", "query_statistics", "item_statistics"}
+    add_models(folder, {"model_1": whole.without(without), "model_2": whole.without({*whole.views} - {"user_profile"})})
+    one = OnlineFeatures(folder, whole.without(without), ["model_1"])
+    assert set(one.items(["i1"]).column_names) - {"item_id"} == {
+        f.name for f in whole.features if f.view == "item_versions"
+    }
+    read, asked = one.read("u1", None, (FIRST_DAY + 20 * DAY).timestamp()), one._request_references
+    assert {reference.partition(":")[0] for reference in asked} == {"user_profile", "user_moments"}
+    assert set(read.values) == {"user_id_hash", "user_gender", "user_idle_hours", "user_behaviours_1h", "query_hash"}
+    assert (read.behaviour_items, len(read.behaviour_ts), read.behaviours) == ([], 0, {})
+    assert 0 < read.values["user_idle_hours"] < 720
+    both = OnlineFeatures(folder, whole.without(without), ["model_1", "model_2"])
+    assert both._request_references == asked
+    with pytest.raises(ServingError, match="model_3"):
+        OnlineFeatures(folder, whole, ["model_3"])
 
 
 def test_the_encoder_has_seen_no_text_of_the_test_days(features, config):

@@ -99,6 +99,8 @@ def deployment_without_bento(folder):
         domain="search",
         scenarios=[],
         tasks=["click"],
+        services=[],
+        views=[],
         popularity="item_clicks_7d",
         source_hash="0",
         serving=CONFIG.serving,

@@ -40,7 +40,7 @@ class Users:
     def __init__(self):
         self.error, self.wait, self.reading = None, None, threading.Event()
 
-    def read(self, user_id, query):
+    def read(self, user_id, query, asked):
         self.reading.set()
         if self.wait is not None:
             self.wait.wait(10)
@@ -77,6 +77,8 @@ def make_ranker(engine, folder, shadow=None, rng=None, mode="split", **serving) 
         domain="search",
         scenarios=list(SPEC.scenarios),
         tasks=list(SPEC.tasks),
+        services=[],
+        views=[],
         popularity="item_clicks_7d",
         source_hash="0",
         serving=CONFIG.serving.model_copy(update=serving),
