@@ -47,8 +47,8 @@ def java_home(java: Path, folder: Path) -> Path:
 def spark_session(config: SparkConfig, java_options: str = "") -> Iterator[SparkSession]:
     """Start a session, yield it, and stop it with its JVM whatever happens.
 
-    `config.master` is `local[n]`, a cluster's URL, `sc://…` for Spark Connect, where no JVM is started here, or empty
-    under spark-submit, whose JVM and master are taken and left to it.
+    `config.master` is `local[n]`, a cluster's URL, `sc://…` for Spark Connect, where no JVM is started here and only
+    settings of Spark SQL are the client's, or empty under spark-submit, whose JVM and master are taken and left to it.
     `java_options` are further flags of the driver's JVM.
 
     Raises:
@@ -57,7 +57,8 @@ def spark_session(config: SparkConfig, java_options: str = "") -> Iterator[Spark
     if config.master.startswith("sc://"):
         session = SparkSession.builder.remote(config.master).getOrCreate()
         for key, value in _sql_settings(config).items():
-            session.conf.set(key, value)
+            if key.startswith("spark.sql."):  # executors and the rest were settled when the server started
+                session.conf.set(key, value)
         try:
             yield session
         finally:

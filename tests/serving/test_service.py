@@ -42,6 +42,7 @@ def test_a_request_is_answered_by_its_users_variant(live):
 
 def test_served_scores_are_those_of_the_exported_models_offline(live):
     """Batches made offline from point-in-time features of the same instant score as the service does over HTTP."""
+    from features.on_demand import user_moments
     from features.store.retrieval import item_day_features, query_day_features, request_features
     from features.text import TextEncoder
     from models.checkpoint import load_model
@@ -76,6 +77,8 @@ def test_served_scores_are_those_of_the_exported_models_offline(live):
     for number, user in enumerate(users):
         query = queries[number % len(queries)]
         raw = {**of_user[number], **of_query[number % len(queries)], "user_id": user, "query": query}
+        now = user_moments([raw["behaviour_ts"]], np.array([ASKED.timestamp()]))  # later than the store's instant
+        raw |= {name: float(value[0]) for name, value in now.items()}
         asked = {
             "scenario": ["keyword"],
             "context": {"device": "phone"},
