@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The lock is complete, so nothing is left to resolve, except for torch: which CUDA packages it needs depends on its wheel.
-# PySpark comes as a source archive of 450 MB, so its wheel is built beside the rest.
+# The pip that Python brings takes minutes to read the index. PySpark is a source archive of 450 MB: its wheel is built beside the rest.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DATA ?= simulation
 INPUT ?=
@@ -22,6 +22,7 @@ setup: $(READY)
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 is needed, found " + sys.version.split()[0] + ": set PYTHON=/path/to/python3.11") if sys.version_info[:2] != (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) -c requirements.lock --upgrade pip
 	$(PIP) -c requirements.lock torch
 	$(PIP) --no-deps -c requirements.lock pyspark & spark=$$!; \
 	grep -v '^pyspark==' requirements.lock | $(PIP) --no-deps -r /dev/stdin; rest=$$?; wait $$spark && exit $$rest
