@@ -218,6 +218,7 @@ def test_rows_before_the_test_split_use_nothing_of_it(root, rows, spark, tmp_pat
     assert cut.equals(rows.filter(pa.array(early)))
 
 
+@pytest.mark.slow
 def test_an_event_that_belongs_to_a_day_between_the_splits_labels_no_written_row(root, rows, spark, tmp_path):
     """Two users click in the feed on the last validation day and buy in the gap; one clicks once more in between.
 

@@ -19,6 +19,8 @@ CONFIG = load_config(
 )
 SECTIONS = {name: getattr(CONFIG, name).model_dump_json() for name in ("model", "train", "gate", "drift", "retraining")}
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):

@@ -7,6 +7,7 @@ import pytest
 
 from features.catalogue import raw_column
 from features.context import context_columns
+from features.on_demand import user_moments
 from features.store.repository import open_online
 from features.store.retrieval import item_day_features, query_day_features, request_features
 from monitoring.skew import feature_skew, skewed
@@ -53,7 +54,9 @@ def offline(features, out, request_ids):
 
     rows = []
     for request_id, user, known in zip(request_ids, USERS, of_user, strict=True):
-        asked = known | of_query | context | {"user_id": user, "query": ASK["query"]}
+        moments = user_moments([known["behaviour_ts"]], np.array([ASKED.timestamp()]))
+        asked = known | {name: values[0] for name, values in moments.items()} | of_query | context
+        asked |= {"user_id": user, "query": ASK["query"]}
         row = dict.fromkeys(row_schema(spec).names)
         row |= {"request_id": request_id, "user_id": user, "ts": ASKED, "item": [index[item] for item in ITEMS]}
         row |= {"behaviour_ts": known["behaviour_ts"]}
