@@ -1,7 +1,7 @@
 """The model registry: immutable versions in MLflow, a champion that only a passed gate can seat, and a way back.
 
-MLflow keeps versions, tags and the aliases `champion` and `challenger`; model files and gate records are copied to a
-folder; every decision is an entry of `PromotionLog`, which says who is champion. Aliases are set from the log, so
+MLflow keeps versions, tags and the aliases `champion` and `challenger`, and each version's training as a run with its
+curves; model files and gate records are copied to a folder; every decision is an entry of `PromotionLog`, which says who is champion. Aliases are set from the log, so
 reading needs no MLflow, and a process killed in the middle leaves nothing that the next change does not mend.
 """
 
@@ -19,8 +19,10 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 from uniscale.artifacts import atomic_folder, content_hash, read_json, source_hash, write_json
 from uniscale.errors import RegistryError
 from uniscale.promotion_log import Entry, PromotionLog, champions
+from uniscale.version_record import TrainingRun, gate_tags, plain
 
 T = TypeVar("T")
+BATCH = 1000  # metrics that MLflow takes at once
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
@@ -104,7 +106,7 @@ class Registry:
                 f"{decision} is no gate record, its verdict is {verdict!r}: give decision.json of `gate`"
             )
         model_hash = content_hash(model)
-        key = "-".join([model_hash, content_hash(decision) if decision else "unjudged", _plain(run_id)])
+        key = "-".join([model_hash, content_hash(decision) if decision else "unjudged", plain(run_id)])
         with self._changing():
             for version in self.versions():
                 if version.folder.parent.name == key:
@@ -125,7 +127,7 @@ class Registry:
                 "content_hash": model_hash,
                 "verdict": verdict,
             }
-            number = self._create(place, lineage | _gate_tags(record))
+            number = self._create(place, lineage | gate_tags(record))
             failed = ", ".join(record["failed"]) if verdict == "reject" and isinstance(record, dict) else ""
             why = {None: "no gate record", "promote": "passed the gate"}.get(verdict, f"failed {failed}")
             self.log.append("register", number, why, by, details=lineage | {"key": key})
@@ -315,9 +317,31 @@ class Registry:
                 if made.source == source:
                     return str(made.version)
             kept = {key: str(value)[:4000] for key, value in tags.items() if value not in ("", None)}
-            return str(client.create_model_version(self.name, source, tags=kept).version)
+            run = self._run(client, place, tags["run_id"])
+            return str(client.create_model_version(self.name, source, run_id=run, tags=kept).version)
 
         return self._call(create)
+
+    def _run(self, client: Any, place: Path, name: str) -> str | None:
+        """MLflow's run that shows the training of a version's model; None for a model without curves."""
+        from mlflow.entities import Metric, Param
+
+        training = TrainingRun.of(place / "model")
+        if training is None:
+            return None
+        experiment = client.get_experiment_by_name(self.name)
+        home = self.folder.resolve().as_uri()
+        number = experiment.experiment_id if experiment else client.create_experiment(self.name, home)
+        started = client.search_runs(
+            [number], f"tags.model_files = '{place.name}'"
+        )  # by a registration that was killed
+        run = (started or [client.create_run(number, run_name=name, tags={"model_files": place.name})])[0].info
+        client.log_batch(run.run_id, params=[Param(key, value) for key, value in training.parameters.items()])
+        metrics = [Metric(key, value, run.start_time, step) for key, step, value in training.metrics]
+        for first in range(0, len(metrics), BATCH):
+            client.log_batch(run.run_id, metrics=metrics[first : first + BATCH])
+        client.set_terminated(run.run_id)
+        return str(run.run_id)
 
     def _call(self, operation: Callable[[Any], T]) -> T:
         for key, value in QUIET.items():
@@ -363,17 +387,3 @@ def _resolve(uri: str, artifacts: Path | None) -> tuple[str, Path]:
         raise RegistryError(f"registry {uri}: use a folder, sqlite:///path, or an http(s) URL")
     root = Path(uri).resolve()
     return f"sqlite:///{root / 'mlflow.db'}", Path(artifacts or root)
-
-
-def _gate_tags(record: Any) -> dict[str, str]:
-    """Verdicts and numbers of the gates that are not slices, as MLflow tags."""
-    tags = {}
-    for gate in record["gates"] if record else []:
-        value = gate["numbers"].get("value")
-        if not gate["name"].startswith("slice:") and value is not None:
-            tags["gate." + _plain(gate["name"].replace(":", "."))] = f"{gate['verdict']} {value:.6g}"
-    return tags
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^\w.-]", "_", text)

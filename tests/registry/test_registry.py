@@ -77,6 +77,67 @@ def test_promoting_the_champion_again_changes_nothing(store, tmp_path):
     assert store.history() == before
 
 
+def trained(folder):
+    """What training writes beside the weights: 1,200 points of the loss and one epoch, whose GAUC is not known."""
+    report = {"subset": "entire", "days": ["2026-01-05", "2026-01-09"], "device": "cpu", "processes": 1}
+    report |= {"precision": "float32", "steps": 24000, "samples_per_second": 9.5, "mfu": 0.25, "mfu_of_passes": 0.5}
+    report |= {"forward_flops_per_sample": 80, "seconds": {"data": 1.5, "forward": 2.0}}
+    write_json(folder / "model.json", {"name": "hhsft", "seed": 7, "training": report})
+    steps = [{"step": 20 * place, "click": 1.0 / (1 + place)} for place in range(1200)]
+    epoch = {"epoch": 0, "step": 24000, "followed": "auc", "click": {"gauc": None, "auc": 0.75}}
+    write_json(folder / "curves.json", {"steps": steps, "epochs": [epoch]})
+
+
+def runs_of(store):
+    """MLflow's runs of a model."""
+    found = store._call(lambda client: client.get_experiment_by_name(store.name))
+    return store._call(lambda client: client.search_runs([found.experiment_id])) if found else []
+
+
+def test_a_version_leads_to_a_run_with_the_curves_of_its_training(store, tmp_path):
+    folder, record = model(tmp_path / "a")
+    trained(folder)
+    store.register(folder, "run-1", record)
+    (run,) = runs_of(store)
+    assert store._call(lambda client: client.get_model_version("ranker", "1")).run_id == run.info.run_id
+    assert (run.info.run_name, run.info.status) == ("run-1", "FINISHED")
+    assert run.data.params == {
+        "model": "hhsft",
+        "seed": "7",
+        "subset": "entire",
+        "days": "2026-01-05 to 2026-01-09",
+        "device": "cpu",
+        "processes": "1",
+        "precision": "float32",
+    }
+    loss = store._call(lambda client: client.get_metric_history(run.info.run_id, "loss.click"))
+    assert [(point.step, point.value) for point in loss] == [(20 * n, 1.0 / (1 + n)) for n in range(1200)]
+    assert run.data.metrics["validation.click.auc"] == 0.75
+    assert "validation.click.gauc" not in run.data.metrics  # not known: no point
+    assert (run.data.metrics["seconds.forward"], run.data.metrics["mfu"]) == (2.0, 0.25)
+
+
+def test_a_model_without_curves_has_a_version_and_no_run(store, tmp_path):
+    folder, record = model(tmp_path / "a")
+    store.register(folder, "run-1", record)
+    assert runs_of(store) == []
+
+
+def test_a_run_begun_by_a_killed_registration_is_finished_not_doubled(store, tmp_path, monkeypatch):
+    folder, record = model(tmp_path / "a")
+    trained(folder)
+    store._call(lambda client: None)
+    with monkeypatch.context() as during:
+        during.setattr(store._mlflow, "set_terminated", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.register(folder, "run-1", record)
+    assert [run.info.status for run in runs_of(store)] == ["RUNNING"]
+    assert store.register(folder, "run-1", record).number == "1"
+    (run,) = runs_of(store)
+    assert run.info.status == "FINISHED"
+    assert len(store._call(lambda client: client.get_metric_history(run.info.run_id, "loss.click"))) == 1200
+
+
 @pytest.mark.parametrize("verdict", ["reject", None])
 def test_without_a_passing_record_only_force_with_a_reason_promotes(store, tmp_path, verdict):
     folder, record = model(tmp_path / "a", verdict=verdict or "reject")
