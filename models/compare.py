@@ -200,8 +200,10 @@ def judge_system(config: Config, data: Data, model: Path, base: Path | None, out
 
 def result_of(model: Path, evaluation: Path) -> dict[str, Any]:
     """Measures of a judged model and what it costs."""
-    report = read_card(model)["training"]
+    card = read_card(model)
+    report = card["training"]
     return {
+        "behaviours": card["spec"]["max_behaviours"],
         "measures": read_json(evaluation / "measures.json")["measures"],
         "parameters": report["parameters"],
         "forward_flops_per_sample": report["forward_flops_per_sample"],
@@ -234,6 +236,7 @@ def over_seeds(system: System, seeds: Sequence[Mapping[str, Any]], confidence: f
         "paper": dict(system.paper),
         "parameters": first["parameters"],
         "forward_flops_per_sample": first["forward_flops_per_sample"],
+        "behaviours": first["behaviours"],
         "learning_rate": [seed["learning_rate"] for seed in seeds],
         "samples_per_epoch": [seed["samples_per_epoch"] for seed in seeds],
         "samples_per_second": [seed["samples_per_second"] for seed in seeds],

@@ -40,6 +40,7 @@ KEYS: dict[str, dict[str, str]] = {
     "width": {"hhsft": "hfa_dim", "dlrm_mlp": "hidden", "dcnv2": "hidden"}
     | dict.fromkeys(("autoint", "hiformer", "wukong", "rankmixer", "onetrans", "est", "mdl", "mtgr"), "dim"),
 }
+AMONG = dict.fromkeys(("depth", "width", "length"), "numbers from 1") | {"data": "shares of the days, above 0 to 1"}
 SIZE = ("forward_flops_per_sample", "dense_parameters")
 COSTS: dict[str, tuple[str, ...]] = {  # of a key of the model: SIZE
     "depth": SIZE,
@@ -65,6 +66,8 @@ def setting_of(model: str, axis: str, value: float) -> tuple[str, ...]:
         raise ConfigError(
             f"axis {axis!r} is unknown{nearest(axis, get_args(Axis))}; any key of model.{section} is one too"
         )
+    if not 0 < value <= (1 if axis == "data" else math.inf):
+        raise ConfigError(f"{axis} = {value:g} is no place of that axis: take {AMONG[axis]}")
     if axis not in KEYS:
         return ()
     if section not in KEYS[axis]:
@@ -75,9 +78,16 @@ def setting_of(model: str, axis: str, value: float) -> tuple[str, ...]:
 
 
 def view(samples: Path, axis: str, value: float, out: Path) -> Path:
-    """A samples folder that shares another's rows, with fewer behaviours or with its newest training days alone."""
+    """A samples folder that shares another's rows, with fewer behaviours or with its newest training days alone.
+
+    Raises:
+        ConfigError: more behaviours than the samples hold.
+    """
     if axis not in ("length", "data"):
         return samples
+    held = SampleSpec.load(samples).max_behaviours
+    if axis == "length" and value > held:
+        raise ConfigError(f"length = {value:g}, but the samples hold {held} behaviours: set features.max_behaviours")
     days = training_days(samples)
     kept = days[-max(1, round(value * len(days))) :] if axis == "data" else days
     target = out / "views" / f"{samples.parent.name}-{samples.name}-{axis}-{value:g}"
@@ -85,6 +95,32 @@ def view(samples: Path, axis: str, value: float, out: Path) -> Path:
         spec = SampleSpec.load(samples)
         write_view(samples, kept[0], replace(spec, max_behaviours=int(value)) if axis == "length" else spec, target)
     return target
+
+
+def placed(system: System, samples: Path, out: Path) -> tuple[System, Path]:
+    """A system whose settings name places of axes, `depth=2` or `data=0.5`: with real settings, and what it is fed.
+
+    Args:
+        system: as `System.parse` gives it; its other settings stay.
+        samples: a samples folder.
+        out: folder for a view of the samples, see `view`.
+
+    Raises:
+        ConfigError: a place that is no number, or none of the model's or of the data's.
+    """
+    settings: list[str] = []
+    for setting in system.settings:
+        axis, _, text = setting.partition("=")
+        if axis not in get_args(Axis):
+            settings.append(setting)
+            continue
+        try:
+            value = float(text)
+        except ValueError:
+            raise ConfigError(f"{system.label}: {setting} takes a number, e.g. {axis}={DEFAULTS[axis][0]:g}") from None
+        settings += setting_of(system.model, axis, value)
+        samples = view(samples, axis, value, out)
+    return replace(system, settings=tuple(settings)), samples
 
 
 def sweep_point(
@@ -121,12 +157,11 @@ def sweep_point(
     of_base = train_system(override(config, over.settings), samples, over, out)
     seen = view(samples, axis, value, out)
     found = judge_system(chosen, Data(seen, truth), train_system(chosen, seen, scaled, out), of_base, out)
-    spec = SampleSpec.load(seen)
-    gain = found["measures"][f"difference.{spec.tasks[0]}.{measure}"]
+    gain = found["measures"][f"difference.{SampleSpec.load(seen).tasks[0]}.{measure}"]
     return {
         "forward_flops_per_sample": found["forward_flops_per_sample"],
         "dense_parameters": found["parameters"]["dense"],
-        "behaviours": spec.max_behaviours,
+        "behaviours": found["behaviours"],
         "samples_per_epoch": found["samples_per_epoch"],
         "gain": gain["value"] if gain else None,
     }

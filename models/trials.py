@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from models.compare import Data, System, over_seeds, result_of
 from models.compare_page import markdown, page
 from models.evaluate import evaluate
-from models.scaling import fit_gain, said_of
+from models.scaling import fit_gain, placed, said_of
 from models.train import train, work_folder
 from uniscale.artifacts import read_json, write_json
 from uniscale.config import Config, override
@@ -15,7 +16,7 @@ from uniscale.errors import ModelError
 
 # What `models.compare.compare` says of a published table and of learning rates tried.
 UNPUBLISHED: dict[str, Any] = {"rates": [], "columns": [], "reading": "", "curves": {}, "stages": []}
-COSTS = ("forward_flops_per_sample", "dense_parameters", "samples_per_epoch")
+COSTS = ("forward_flops_per_sample", "dense_parameters", "behaviours", "samples_per_epoch")
 
 
 def trial(config: Config, data: Data, text: str, base: Path | None, out: Path, work: Path) -> None:
@@ -24,7 +25,8 @@ def trial(config: Config, data: Data, text: str, base: Path | None, out: Path, w
     Args:
         config: what all systems share.
         data: the samples and the truth.
-        text: the system, `model@rows,key=value…` (`models.compare.System.parse`).
+        text: the system, `model@rows,key=value…` (`models.compare.System.parse`); a key may be an axis of
+            `models.scaling`, e.g. `depth=2` or `data=0.5`.
         base: output of the base's own trial, None for the base.
         out: folder to write.
         work: root of checkpoints.
@@ -33,21 +35,23 @@ def trial(config: Config, data: Data, text: str, base: Path | None, out: Path, w
         ConfigError: no system, or a setting that does not exist.
         ModelError: the base cannot be trained; another system that cannot is on record in `trial.json`.
     """
-    system, out = System.parse(text), Path(out)
-    chosen = override(config, system.settings)
+    out = Path(out)
     record: dict[str, Any] = {"system": text, "seed": config.seed, "refused": None, "result": None}
-    try:
-        checkpoints = work_folder(Path(work), chosen, data.samples, system.model, system.subset)
-        train(chosen, data.samples, out / "model", system.model, system.subset, checkpoints)
-        of_base = base / "model" if base else None
-        evaluate(chosen, data.samples, out / "model", of_base, out / "evaluation", data.truth)
-        judged = result_of(out / "model", out / "evaluation")
-        record["result"] = {**judged, "learning_rate": chosen.train.learning_rate}
-    except ModelError as error:
-        if base is None:
-            raise
-        print(f"{text}: not run, {error}", flush=True)
-        record["refused"] = str(error)
+    with TemporaryDirectory() as scratch:  # a view is links, which no artifact may hold
+        system, samples = placed(System.parse(text), data.samples, Path(scratch))
+        chosen = override(config, system.settings)
+        try:
+            checkpoints = work_folder(Path(work), chosen, samples, system.model, system.subset)
+            train(chosen, samples, out / "model", system.model, system.subset, checkpoints)
+            of_base = base / "model" if base else None
+            evaluate(chosen, samples, out / "model", of_base, out / "evaluation", data.truth)
+            judged = result_of(out / "model", out / "evaluation")
+            record["result"] = {**judged, "learning_rate": chosen.train.learning_rate}
+        except ModelError as error:
+            if base is None:
+                raise
+            print(f"{text}: not run, {error}", flush=True)
+            record["refused"] = str(error)
     write_json(out / "trial.json", record)
 
 

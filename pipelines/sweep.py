@@ -20,7 +20,10 @@ SIDE_BY_SIDE = 8  # on a cluster
 
 
 def sweep_pipeline(defaults: Config, profile: Profile | None = None) -> Any:
-    """The pipeline; `systems` and `base` are systems as `uniscale compare` takes them."""
+    """The pipeline; `systems` and `base` are systems as `uniscale compare` takes them.
+
+    A setting of a system may also be a place of an axis of `uniscale scale`, e.g. `length=16`.
+    """
     place = Place(profile)
     defaults, state = place.settled(defaults), place.state
 

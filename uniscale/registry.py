@@ -1,8 +1,9 @@
 """The model registry: immutable versions in MLflow, a champion that only a passed gate can seat, and a way back.
 
 MLflow keeps versions, tags and the aliases `champion` and `challenger`, and each version's training as a run with its
-curves; model files and gate records are copied to a folder; every decision is an entry of `PromotionLog`, which says who is champion. Aliases are set from the log, so
-reading needs no MLflow, and a process killed in the middle leaves nothing that the next change does not mend.
+curves; model files and gate records are copied to a folder; every decision is an entry of `PromotionLog`, which says
+who is champion. Aliases are set from the log, so reading needs no MLflow, and a process killed in the middle leaves
+nothing that the next change does not mend.
 """
 
 import logging

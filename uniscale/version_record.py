@@ -1,4 +1,4 @@
-"""What MLflow is told about a registered version: its gates as tags; its training as parameters and metrics of a run."""
+"""What MLflow is told of a registered version: its gates as tags, its training as parameters and metrics of a run."""
 
 import math
 import re

@@ -26,6 +26,7 @@ def refused(*arguments):
         (("scale", "est@search", "--axis", "dept"), "did you mean depth"),
         (("scale", "est@search", "--axis", "model.est.dimm", "--values", "8,16,32"), "model.est.dimm"),
         (("scale", "est@search", "--axis", "model.est.dim"), "give some by --values"),
+        (("scale", "est@search", "--axis", "data", "--values", "0.5,1,2"), "shares of the days"),
         (
             ("scale", "est@search", "--axis", "width", "--values", "12,13", "--set", "model.est.heads=2"),
             "do not divide",
