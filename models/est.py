@@ -91,7 +91,10 @@ class EST(nn.Module):
         super().__init__()
         config, d = model.est, model.est.dim
         if not widths.behaviour:
-            raise ModelError("est reads behaviours and the dataset has none: take another model, e.g. hhsft")
+            raise ModelError(
+                "est reads behaviours and the dataset has none: it takes features of level behaviour, such as "
+                "behaviour_item; or take another model, e.g. hhsft"
+            )
         self.config = config
         content_width = spec.content_dim or spec.text_dim
         self.longest = spec.max_behaviours

@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.encoders import add_history, build_encoder, history_widths
-from models.inputs import Blocks, Widths
+from models.inputs import LEVELS, Blocks, Widths
 from models.layers import TokenFFN, TokenLinear, attend, mix_tokens, mlp
+from uniscale.config import nearest
 from uniscale.errors import ModelError
 from uniscale.model_sections import MDLConfig, ModelConfig
 from uniscale.samples import SampleSpec
@@ -199,7 +200,8 @@ class MDL(nn.Module):
     """The whole network over the blocks of `models.inputs`: logits (N, T).
 
     Raises:
-        ModelError: a width that the number of feature tokens does not divide, or nothing that tells scenarios apart.
+        ModelError: a width that the number of feature tokens does not divide, nothing that tells scenarios apart, or
+            important features of which the spec has none.
     """
 
     def __init__(self, spec: SampleSpec, widths: Widths, model: ModelConfig):
@@ -210,6 +212,12 @@ class MDL(nn.Module):
             raise ModelError(
                 "the spec names no scenario, so mdl has the global scenario token alone: "
                 "set model.mdl.scenario_token and model.mdl.global_scenario_token to true"
+            )
+        ids = [feature.name for level in LEVELS[:2] for feature in spec.select(level, ("id",))]
+        if config.important and not set(config.important) & set(ids):
+            raise ModelError(
+                f"model.mdl.important = {config.important} names no id of requests or candidates"
+                f"{nearest(config.important[0], ids)}"
             )
         self.encoder = build_encoder(widths, model)
         tokens = history_widths(self.encoder, widths)

@@ -1,25 +1,40 @@
 """Scores of whole row sets, and the measures by which training stops early."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.blame import cause
 from models.cells import group_codes
 from models.data import in_order
 from models.metrics import auc, gauc
 from models.ranking import RankingModel
 from models.rows import ItemVectors, Rows
-from uniscale.errors import DataError
+from uniscale.errors import DataError, ModelError
 
 
 @torch.inference_mode()
 def predict_logits(
     model: RankingModel, rows: Rows, vectors: ItemVectors, batch_samples: int = 4096
 ) -> NDArray[np.float32]:
-    """Uncalibrated logits (N, T) of every candidate, in the rows' order; the model's mode is left as it was."""
+    """Uncalibrated logits (N, T) of every candidate, in the rows' order; the model's mode is left as it was.
+
+    Raises:
+        ModelError: logits that are not finite, with the batch, the days it is of, and the feature to blame.
+    """
     training, device = model.training, model.prior.device
     model.eval()
-    found = [model(batch.to(device)).float().cpu().numpy() for batch in in_order(rows, vectors, batch_samples)]
+    found = []
+    for number, batch in enumerate(in_order(rows, vectors, batch_samples), 1):
+        found.append(model(batch.to(device)).float().cpu().numpy())
+        if not np.isfinite(found[-1]).all():
+            first, last = (datetime.fromtimestamp(ts, UTC).date() for ts in (rows.ts.min(), rows.ts.max()))
+            raise ModelError(
+                f"the scores of batch {number} of the rows of {first} to {last} are not finite: "
+                f"{cause(batch, rows.spec)}"
+            )
     model.train(training)
     return np.concatenate(found)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from models import carry
 from models.batches import Batch, to_batch
+from models.blame import cause
 from models.calibrate import fit_platt
 from models.checkpoint import load_model, save_model
 from models.costs import costs_html, flops_per_sample, matmul_peak, speed
@@ -324,11 +325,12 @@ class Run:
 
     def blame(self, problem: str, batch: Batch) -> str:
         """The message of a training that cannot go on: where, which input, what is left."""
-        position, culprit = self.state.position, guilty_feature(batch, self.spec)
+        position = self.state.position
         where = f"epoch {position.epoch + 1}, buffer {position.buffer + 1}, batch {position.batch}"
-        cause = f"{culprit} is not finite there" if culprit else "no input is at fault: lower train.learning_rate"
         kept = sorted(self.work.glob("step-*"))
-        return f"{problem} at {where}: {cause}; last good checkpoint: {kept[-1] if kept else 'none yet'}"
+        return (
+            f"{problem} at {where}: {cause(batch, self.spec)}; last good checkpoint: {kept[-1] if kept else 'none yet'}"
+        )
 
     def by_task(self, losses: Tensor) -> dict[str, float]:
         """Loss of each task by its name."""
@@ -342,17 +344,6 @@ class Run:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.state.seconds[phase] = self.state.seconds.get(phase, 0.0) + time.perf_counter() - start
-
-
-def guilty_feature(batch: Batch, spec: SampleSpec) -> str | None:
-    """Name of the first input of a batch with an infinite number or a vector that is not finite, None without one."""
-    for level in ("request", "candidate", "behaviour"):
-        values = getattr(batch, f"{level}_numbers").flatten(0, -2)
-        for place, feature in enumerate(spec.select(level, ("count", "number"))):
-            if values[:, place].isinf().any():  # NaN is a missing number
-                return feature.name
-    vectors = ("query_text", "candidate_content", "candidate_text", "behaviour_content", "behaviour_text", "labels")
-    return next((name for name in vectors if not getattr(batch, name).isfinite().all()), None)
 
 
 def curves_page(state: State, tasks: tuple[str, ...], name: str, report: dict[str, Any]) -> str:

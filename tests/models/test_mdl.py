@@ -264,6 +264,8 @@ def test_a_width_that_the_feature_tokens_do_not_divide_is_refused():
         small_model("mdl", "model.mdl.dim=16")
     with pytest.raises(ConfigError, match="5 heads do not divide a width of 12"):
         small_config("model.mdl.heads=5")
+    with pytest.raises(ModelError, match=r"important = \['itm_hash'\] names no id .*did you mean item_hash"):
+        small_model("mdl", "model.mdl.important=[itm_hash]")
 
 
 @pytest.mark.parametrize("switch", ["scenario_token", "global_scenario_token"])

@@ -218,6 +218,17 @@ def test_weights_that_diverge_are_not_blamed_on_an_input(samples, tmp_path):
             run.go()
 
 
+def test_an_input_of_the_validation_rows_is_named_with_its_batch_and_the_checkpoint_stays(samples, tmp_path):
+    with torch.random.fork_rng():
+        run = Run(small_config("train.checkpoint_batches=1"), samples, "dlrm_mlp", "search", tmp_path)
+        run.valid.candidate_numbers[-1, 0] = np.inf
+        with pytest.raises(
+            ModelError, match=r"scores of batch 1 of the rows of 2026-01-\d\d.*: item_price is not finite"
+        ):
+            run.go()
+    assert len(list(tmp_path.glob("step-*"))) == 1
+
+
 def test_each_training_has_a_work_folder_of_its_own(samples, tmp_path):
     config = small_config()
     folders = {
