@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from models.optimisers import Optimisers
 from uniscale.errors import ModelError
@@ -18,12 +19,19 @@ from uniscale.errors import ModelError
 FILE = "optimiser.safetensors"
 
 
-def keep(folder: Path, optimisers: Optimisers, steps: int) -> None:
-    """Write the file; call it while the kept weights are the model's, averaged where there is an average."""
+def keep(folder: Path, optimisers: Optimisers, known: dict[str, Tensor], steps: int) -> None:
+    """Write the file.
+
+    Args:
+        folder: gets it.
+        optimisers: of the training.
+        known: their `tensors` while the kept weights are the model's, averaged where there is an average.
+        steps: taken so far.
+    """
     drawn = {"rng.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         drawn["rng.cuda"] = torch.cuda.get_rng_state()
-    tensors = {name: value.detach().cpu().contiguous() for name, value in (optimisers.tensors() | drawn).items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in (known | drawn).items()}
     state = {"steps": steps, "dense": optimisers.config.dense_optimiser, "scaler": optimisers.scaler.state_dict()}
     save_file(tensors, Path(folder) / FILE, metadata={"state": json.dumps(state)})
 

@@ -26,6 +26,8 @@ class EmbeddingTables(nn.Module):
         seed: each table's initial rows depend on the seed, its name and its size alone, not on the other tables.
     """
 
+    replicated = True  # every process of a training holds all rows; `models.sharded_tables` deals them out
+
     def __init__(self, tables: Mapping[str, int], dim: int, seed: int):
         super().__init__()
         self.offsets: dict[str, int] = {}
@@ -46,6 +48,19 @@ class EmbeddingTables(nn.Module):
     def dim(self) -> int:
         """d."""
         return self.weight.shape[1]
+
+    @property
+    def rows(self) -> int:
+        """Of all tables, with the padding row."""
+        return len(self.weight)
+
+    def own(self, whole: Tensor) -> Tensor:
+        """This process's part of something with a row for each of the weight's, (rows, …): all of it."""
+        return whole
+
+    def gather(self, own: Tensor) -> Tensor:
+        """Inverse of `own`."""
+        return own
 
     def columns(self, tables: Iterable[str]) -> tuple[Tensor, Tensor]:
         """First row and size of the table of each id column, (F,) each, for `rows_of`."""

@@ -40,7 +40,8 @@ class Optimisers:
         self, model: RankingModel, config: TrainConfig, device: torch.device, half: bool, world: World | None = None
     ):
         self.config, self.world = config, world or World()
-        self.table = table = model.inputs.tables.weight
+        self.tables = model.inputs.tables
+        self.table = table = self.tables.weight
         named = [(name, p) for name, p in model.named_parameters() if p is not table]
         self.parameters = [p for _, p in named]
         plain = {name for name, p in named if name.endswith("bias") or p.ndim < 2}
@@ -60,7 +61,7 @@ class Optimisers:
     def backward(self, loss: Tensor) -> None:
         """Gradients of a loss, scaled where float16 needs it; those of the tables from all ranks."""
         self.scaler.scale(loss).backward()
-        if self.table.grad is not None:
+        if self.table.grad is not None and self.tables.replicated:
             self.table.grad = self.world.gather_rows(self.table.grad)
 
     def step(self, number: int) -> Tensor:
@@ -109,9 +110,9 @@ class Optimisers:
         self.sparse.state[table]["sum"].zero_()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the optimisers' state, by a flat name."""
+        """Every tensor of the optimisers' state, by a flat name; of the tables, of all ranks, which all call it."""
         return {
-            f"{name}.{index}.{key}": value
+            f"{name}.{index}.{key}": self.tables.gather(value) if name == "sparse" else value
             for name, optimiser in (("dense", self.dense), ("sparse", self.sparse))
             for index, state in optimiser.state_dict()["state"].items()
             for key, value in state.items()
@@ -124,7 +125,7 @@ class Optimisers:
             for flat, value in tensors.items():
                 owner, index, key = flat.split(".")
                 if owner == name:
-                    state.setdefault(int(index), {})[key] = value
+                    state.setdefault(int(index), {})[key] = self.tables.own(value) if name == "sparse" else value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
         for place, mean in enumerate(self.average):
             mean.copy_(tensors.get(f"average.{place}.value", mean))

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from models.data import Position
 from models.distributed import World
 from models.optimisers import Optimisers
+from models.ranking import RankingModel
 from uniscale.artifacts import atomic_folder, read_json, write_json
 
 START = Position(0, 0, 0)
+TABLE = "inputs.tables.weight"  # of a model's weights
 
 
 @dataclass
@@ -40,7 +42,7 @@ class State:
 
 
 def save_checkpoint(
-    work: Path, state: State, model: nn.Module, optimisers: Optimisers, more: Mapping[str, Tensor], world: World
+    work: Path, state: State, model: RankingModel, optimisers: Optimisers, more: Mapping[str, Tensor], world: World
 ) -> None:
     """Write a checkpoint with more tensors beside the optimisers', then remove the older ones; rank 0 writes.
 
@@ -55,17 +57,24 @@ def save_checkpoint(
         for name, own in drawn.items()
         for rank, one in enumerate(world.gather(own.to(device)))
     }
+    weights, kept = whole_weights(model), {**optimisers.tensors(), **more, **generators}
     if world.rank == 0:
-        _write(work, state, model, optimisers, {**more, **generators})
+        _write(work, {**asdict(state), "scaler": optimisers.scaler.state_dict()}, weights, kept)
     world.wait()
 
 
-def _write(work: Path, state: State, model: nn.Module, optimisers: Optimisers, more: Mapping[str, Tensor]) -> None:
-    folder = Path(work) / f"step-{state.step:08d}-{state.position.epoch}"
+def whole_weights(model: RankingModel) -> dict[str, Tensor]:
+    """What `state_dict` gives, with the tables of all ranks, which all call it."""
+    tables = model.inputs.tables
+    return {**model.state_dict(), TABLE: tables.gather(tables.weight.detach())}
+
+
+def _write(work: Path, state: dict[str, Any], weights: dict[str, Tensor], kept: dict[str, Tensor]) -> None:
+    folder = Path(work) / f"step-{state['step']:08d}-{state['position'].epoch}"
     with atomic_folder(folder) as scratch:
-        save_file(_plain(model.state_dict()), scratch / "model.safetensors")
-        save_file(_plain({**optimisers.tensors(), **more}), scratch / "optimiser.safetensors")
-        write_json(scratch / "state.json", {**asdict(state), "scaler": optimisers.scaler.state_dict()})
+        save_file(_plain(weights), scratch / "model.safetensors")
+        save_file(_plain(kept), scratch / "optimiser.safetensors")
+        write_json(scratch / "state.json", state)
     for other in _checkpoints(work):
         if other != folder:
             shutil.rmtree(other)
@@ -97,12 +106,12 @@ def load_checkpoint(
     return State(**{**raw, "position": Position(*raw["position"])}), more
 
 
-def save_best(work: Path, model: nn.Module) -> None:
-    """Keep the model's present weights as the best."""
+def save_best(work: Path, weights: dict[str, Tensor]) -> None:
+    """Keep weights as the best."""
     target = Path(work) / "best.safetensors"
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_suffix(".partial")
-    save_file(_plain(model.state_dict()), scratch)
+    save_file(_plain(weights), scratch)
     os.replace(scratch, target)
 
 

@@ -30,7 +30,8 @@ from models.next_batch import NextBatch
 from models.optimisers import Optimisers, task_losses
 from models.predict import predict_logits, stopping_value, validation
 from models.recompute import recompute_layers
-from models.resume import State, load_best, load_checkpoint, save_best, save_checkpoint
+from models.resume import TABLE, State, load_best, load_checkpoint, save_best, save_checkpoint, whole_weights
+from models.sharded_tables import ShardedTables
 from models.zoo import build_model, spec_of
 from uniscale import progress
 from uniscale.artifacts import atomic_folder, content_hash, read_json, source_hash, write_json
@@ -72,6 +73,7 @@ def train(
             run.go()
             run.calibrate()
             report = run.report()
+            run.join()
         world.wait()
         if world.rank == 0:
             with atomic_folder(Path(out)) as scratch:
@@ -182,6 +184,8 @@ class Run:
             self.model.load_state_dict(begun.state_dict())
         if config.train.sparse_start:
             self.model.inputs.tables.start_from(load_model(Path(config.train.sparse_start)).inputs.tables)
+        if config.train.shard_tables and self.world.size > 1:
+            self.model.inputs.tables = ShardedTables(self.model.inputs.tables, self.world)
         self.model.to(self.device)
         reset = config.train.sparse_reset
         self.sparse_start = self.model.inputs.tables.weight.detach().clone() if reset else None  # θ_s⁰ of EST 5.5
@@ -189,7 +193,7 @@ class Run:
         self.optimisers = Optimisers(self.model, config.train, self.device, half, self.world)
         if config.train.recompute:
             recompute_layers(self.model.network)
-        self.forward = self.world.wrap(self.model, "inputs.tables.weight")
+        self.forward = self.world.wrap(self.model, TABLE)
         if config.train.compile and self.device.type == "cuda":
             self.forward.compile(dynamic=True)
 
@@ -281,11 +285,12 @@ class Run:
         state.stale_epochs += 1
         if state.best is None or value > state.best:
             state.best, state.best_epoch, state.stale_epochs = value, state.position.epoch, 0
-            if self.world.rank == 0:
-                with self.optimisers.averaged():
-                    save_best(self.work, self.model)
+            with self.optimisers.averaged():
+                weights, known = whole_weights(self.model), self.optimisers.tensors()
+                if self.world.rank == 0:
+                    save_best(self.work, weights)
                     if self.config.train.carry_optimisers:
-                        carry.keep(self.work, self.optimisers, self.steps_before + state.step)
+                        carry.keep(self.work, self.optimisers, known, self.steps_before + state.step)
         if self.world.rank == 0:
             print(f"{self.name}: epoch {state.position.epoch + 1}, validation {followed} {value:.4f}", flush=True)
         state.position = Position(state.position.epoch + 1, 0, 0)
@@ -293,7 +298,8 @@ class Run:
 
     def report(self) -> dict[str, Any]:
         """What the training cost and reached."""
-        state, table = self.state, self.model.inputs.tables.weight.numel()
+        state, tables = self.state, self.model.inputs.tables
+        dense = sum(p.numel() for p in self.model.parameters()) - tables.weight.numel()
         train = self.config.train
         precision = train.precision if self.device.type == "cuda" else "float32"
         flops = flops_per_sample(self.model, to_batch(self.few, self.reader.vectors).to(self.device))
@@ -313,7 +319,7 @@ class Run:
             "samples_per_epoch": state.samples // max(len(state.epochs), 1),
             **speed(state.seconds, state.samples, flops, peak, self.world.size),
             "seconds": {phase: round(value, 3) for phase, value in state.seconds.items()},
-            "parameters": {"dense": sum(p.numel() for p in self.model.parameters()) - table, "embedding": table},
+            "parameters": {"dense": dense, "embedding": tables.rows * tables.dim},
             "forward_flops_per_sample": flops,
             "next_batch": self.next_batch.measure(self.reader) if train.next_batch else None,
             "embedding_collisions": self.collisions,
@@ -322,6 +328,11 @@ class Run:
                 "reset_each_epoch": train.sparse_reset,
             },
         }
+
+    def join(self) -> None:
+        """Bring the tables of all ranks together in the model, which is over with training."""
+        if isinstance(self.model.inputs.tables, ShardedTables):
+            self.model.inputs.tables = self.model.inputs.tables.joined()
 
     def blame(self, problem: str, batch: Batch) -> str:
         """The message of a training that cannot go on: where, which input, what is left."""

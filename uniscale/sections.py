@@ -116,6 +116,9 @@ class TrainConfig(Section):
     carry_optimisers: bool = Field(
         description="optimisers' state is kept with the model, and continuous training goes on with it; else it is new"
     )
+    shard_tables: bool = Field(
+        description="each of several processes holds its share of the tables' rows, for tables that outgrow a device"
+    )
     checkpoint_batches: int = Field(ge=1, description="batches between checkpoints, besides one every epoch")
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["float32", "bfloat16", "float16"] = Field(description="autocast on GPU; float32 on CPU")
