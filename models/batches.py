@@ -6,12 +6,11 @@ Shapes: R requests, N candidates, C and L the longest candidate list and history
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.rows import ItemVectors, Rows, rows_from_arrow
+from models.rows import ItemVectors, Rows
 from uniscale.samples import Kind, Level, SampleSpec
 
 
@@ -152,8 +151,3 @@ def narrowed(batch: Batch, offered: SampleSpec, wanted: SampleSpec) -> Batch:
             values = kept.get(f"behaviour_{name}", getattr(batch, f"behaviour_{name}"))
             kept[f"behaviour_{name}"] = torch.zeros_like(values[:, :1])
     return replace(batch, **kept)
-
-
-def collate(table: pa.Table, spec: SampleSpec, vectors: ItemVectors) -> Batch:
-    """A batch of every row of an Arrow table that keeps `row_schema(spec)`."""
-    return to_batch(rows_from_arrow(table, spec), vectors)

@@ -1,9 +1,10 @@
 """Training in several processes started by `torchrun`: one share of each batch a process, one set of weights.
 
 The dense part is `DistributedDataParallel`'s. The tables are the same on all ranks (unless `models.sharded_tables`
-deals them out): every rank gathers the rows that any rank has touched with their gradients, and updates them alike. A global batch is the batch of one process, dealt out
-request by request, and its loss is averaged over all its labels, so that the number of processes changes nothing but
-the order of summation. Moments of a batch (STAR's norm, in training) are of a rank's own share.
+deals them out): every rank gathers the rows that any rank has touched with their gradients, and updates them alike. A
+global batch is the batch of one process, dealt out request by request, and its loss is averaged over all its labels, so
+that the number of processes changes nothing but the order of summation. Moments of a batch (STAR's norm, in training)
+are of a rank's own share.
 """
 
 import os

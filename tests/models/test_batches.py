@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models.batches import collate, to_batch
+from models.batches import to_batch
 from models.rows import ItemVectors, Rows, rows_from_arrow
 from tests.sample_folder import SPEC
 from uniscale.errors import DataError
@@ -26,7 +26,7 @@ def vectors(samples):
 
 
 def test_every_value_of_a_batch_is_the_rows_own(table, vectors):
-    batch, rows = collate(table, SPEC, vectors), table.to_pylist()
+    batch, rows = to_batch(rows_from_arrow(table, SPEC), vectors), table.to_pylist()
     assert batch.requests == len(rows)
     longest = max(len(row["behaviour_index"]) for row in rows)
     assert batch.behaviour_mask.shape == (len(rows), longest)
@@ -83,7 +83,7 @@ def test_a_history_longer_than_asked_keeps_its_newest_behaviours(table, vectors)
 
 
 def test_the_grid_holds_each_request_in_a_row_and_comes_back(table, vectors):
-    batch = collate(table, SPEC, vectors)
+    batch = to_batch(rows_from_arrow(table, SPEC), vectors)
     grid = batch.grid(batch.candidate_text)
     assert torch.equal(batch.ungrid(grid), batch.candidate_text)
     assert not grid[~batch.candidate_mask].any()

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models.batches import collate
+from models.batches import to_batch
 from models.rows import ItemVectors, rows_from_arrow
 from models.zoo import build_model
 from serving.engine import Ask, Engine, popular
@@ -96,7 +96,8 @@ def test_served_scores_are_the_offline_scores(name, rank, samples, table, items,
     worst = 0.0
     for place in range(0, table.num_rows, 7):
         row = table.slice(place, 1).to_pylist()[0]
-        offline = models[name].score(collate(table.slice(place, 1), SPEC, ItemVectors.load(samples, SPEC)))[:, 0]
+        row_alone = rows_from_arrow(table.slice(place, 1), SPEC)
+        offline = models[name].score(to_batch(row_alone, ItemVectors.load(samples, SPEC)))[:, 0]
         of_row = Catalogue.from_tables(SPEC, items_raw(ITEMS, row), items, "item_clicks_7d")
         ranking = rank(name, ask_of(row), UserInputs(SPEC)(user_raw(row)), of_row)
         served = dict(zip(ranking.item_ids, ranking.scores, strict=True))

@@ -10,7 +10,7 @@ def test_float16_on_cuda_keeps_scores_and_order(tmp_path):
     import pyarrow.parquet as pq
     import torch
 
-    from models.batches import collate
+    from models.batches import to_batch
     from models.checkpoint import save_model
     from models.rows import ItemVectors, rows_from_arrow
     from models.zoo import build_model
@@ -26,7 +26,7 @@ def test_float16_on_cuda_keeps_scores_and_order(tmp_path):
     model = build_model("hhsft", SPEC, load_config(overrides=["model.table_rows=512"]).model, seed=1)
     model.fit(rows_from_arrow(table, SPEC))
     save_model(model, tmp_path / "model", seed=1)
-    batch = collate(table, SPEC, ItemVectors.load(samples, SPEC))
+    batch = to_batch(rows_from_arrow(table, SPEC), ItemVectors.load(samples, SPEC))
     on = {
         name: load_checked(Target(version="1", folder="model"), tmp_path, SPEC, torch.device(name), 2e-3)
         for name in ("cpu", "cuda")
