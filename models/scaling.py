@@ -148,7 +148,7 @@ def sweep_point(
         JSON-able: forward_flops_per_sample, dense_parameters, behaviours, samples_per_epoch, and the gain or None.
 
     Raises:
-        ConfigError: see `setting_of`; or an unknown measure.
+        ConfigError: see `setting_of` and `view`; or an unknown measure.
     """
     scaled, over = System.parse(system), System.parse(base)
     if measure not in COMPARED:
@@ -194,8 +194,10 @@ def sweep(
     """
     if len(set(values)) < 2:
         raise ConfigError(f"a sweep needs at least two values, got {list(values)}")
-    for value in values:
-        override(config, setting_of(system.model, axis, value))  # a wrong one is refused before anything is trained
+    for value in values:  # a wrong one is refused before anything is trained
+        override(config, setting_of(system.model, axis, value))
+        for of_seed in data.values():
+            view(of_seed.samples, axis, value, out)
     found: dict[float, list[dict[str, Any]]] = {value: [] for value in values}
     for value in values:
         for seed, of_seed in data.items():

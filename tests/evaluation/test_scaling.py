@@ -90,6 +90,10 @@ def test_a_sweep_measures_every_value_once_and_writes_a_table_and_plots(tmp_path
     longer = sweep(*wanted, "length", [3, 10], tmp_path / "out")
     assert [point["behaviours"] for point in longer["points"]] == [3, 10]
     assert "reason" in longer["fits"]["behaviours"] and "no fit" in markdown(longer)
+    trained = len(list((tmp_path / "out" / "models").iterdir()))
+    with pytest.raises(ConfigError, match="the samples hold 10 behaviours"):
+        sweep(*wanted, "length", [5, 11], tmp_path / "out")
+    assert len(list((tmp_path / "out" / "models").iterdir())) == trained
     with pytest.raises(ConfigError, match="at least two values"):
         sweep(*wanted, "depth", [1], tmp_path / "out")
     with pytest.raises(ConfigError, match=r"key model\.autoint\.dimm"):
