@@ -83,6 +83,7 @@ def test_two_processes_that_were_stopped_and_resumed_give_the_loss_curve_of_one(
     assert float((same - table).abs().mean()) < 1e-4 < float(table.abs().mean())  # Adagrad enlarges what is almost 0
 
 
+@pytest.mark.slow
 def test_sharded_tables_train_as_replicated_ones(two):
     (replicated, _), (sharded, said) = two("false"), two("true")
     assert "going on from step 7" in said
