@@ -1,27 +1,21 @@
-"""The same SQL on DuckDB and on Spark: tables of requests and users, and the analysis made of them, are equal."""
+"""The same SQL on DuckDB and on Spark gives the same tables of requests and users."""
 
-import json
 from datetime import timedelta
 
 import duckdb
 import pytest
 
-from monitoring.definition import pipeline_definition
-from monitoring.experiment import analyse_logs
 from monitoring.outcomes import load_outcomes
 from monitoring.tables import DuckDB, Spark, in_spark
-from tests.monitoring.ab_logs import START, config, rewrite, write_experiment
+from tests.monitoring.ab_logs import START, rewrite, write_experiment
 from uniscale.errors import DataError
 
 PAIR = ("champion", "candidate")
 CHOICES = (
     {},
-    {"until": "2026-03-03"},
     {"since": "2026-03-03", "until": "2026-03-03"},
-    {"scenario": "keyword"},
     {"window": 2},
-    {"new": True},
-    {"new": False, "scenario": "category"},
+    {"new": True, "scenario": "keyword"},
 )
 
 
@@ -55,13 +49,6 @@ def test_users_and_their_sums_are_those_of_duckdb(spark, tmp_path):
         for chosen in CHOICES:
             expected = _rows(plain, plain.users(**chosen))
             assert expected and _rows(in_spark, in_spark.users(**chosen)) == expected, chosen
-    definition = pipeline_definition(config(), *PAIR)
-    folders = (paths["serving_log"], paths["logs"])
-    expected, found = (
-        analyse_logs(definition, *folders, tmp_path / str(session), paths["pre_period"], spark=session)
-        for session in (None, spark)
-    )
-    assert json.loads(json.dumps(found), parse_float=_rounded) == json.loads(json.dumps(expected), parse_float=_rounded)
 
 
 def _rows(outcomes, table):
@@ -69,7 +56,3 @@ def _rows(outcomes, table):
     names = [name for name, *_ in outcomes.rows(f"DESCRIBE {table}")]
     rows = outcomes.rows(f"SELECT * FROM {table}")
     return names, sorted(tuple(f"{v:.12g}" if isinstance(v, int | float) else str(v) for v in row) for row in rows)
-
-
-def _rounded(text):
-    return f"{float(text):.8g}"
