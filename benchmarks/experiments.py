@@ -150,7 +150,11 @@ def analysis_seconds(users: int, days: int, folder: Path) -> dict[str, float]:
     ]
     definition = definition_from(
         {"name": "size", "hypothesis": "None.", "owner": "bench", "salt": None, "weights": {"a": 0.5, "b": 0.5}}
-        | {"source": {"kind": "units", "unit": "user_id", "variant": "variant", "day": "day"}, "control": "a"}
+        | {
+            "source": {"kind": "units", "unit": "user_id", "variant": "variant", "day": "day"},
+            "control": "a",
+            "mode": "split",
+        }
         | {"metrics": metrics, "primary": "m0", "guardrails": {"m8": 0.05}, "mde_target": 0.05, "ramp": []}
         | {"stop": {"days": days, "early": "harm"}, "alpha": 0.05, "power": 0.8, "srm_warn": 0.01, "srm_block": 0.001}
     )

@@ -14,7 +14,8 @@ from scipy.stats import norm
 
 from monitoring.definition import Definition
 from monitoring.fixed_horizon import compare
-from monitoring.outcomes import Look, Outcomes, scan
+from monitoring.outcomes import Look, Outcomes
+from monitoring.tables import scan
 
 BOT_SIGMAS, BOT_REQUESTS = 8.0, 50  # robust standard deviations on the log scale, and requests on an active day
 NOVELTY_P, NOVELTY_DAYS = 0.01, 5

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.counterfactual import Draws, estimate
-from monitoring.outcomes import scan
+from monitoring.tables import scan
 from uniscale.errors import DataError
 from uniscale.logs import CLICK, LogDescription
 from uniscale.serving_log import SHADOWS

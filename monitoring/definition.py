@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from monitoring.metrics import BY_NAME, METRICS, Metric
 from uniscale.config import nearest
 from uniscale.errors import ConfigError
-from uniscale.sections import ExperimentConfig, Section
+from uniscale.sections import ExperimentConfig, Mode, Section
 
 
 class LogsSource(Section):
@@ -63,6 +63,7 @@ class Definition(Section):
     salt: str | None = Field(description="of the assignment hash; null where others assigned, so it is not rechecked")
     weights: dict[str, float] = Field(description="planned share of each variant, in the order of the assignment")
     control: str = Field(description="the variant that others are compared with")
+    mode: Mode = Field(description="split: a variant for each user; interleave: the two draft everyone's list")
     metrics: tuple[Metric, ...] = Field(min_length=1, description="names of built-in metrics, or definitions")
     primary: str
     guardrails: dict[str, float] = Field(description="metric: relative non-inferiority margin")
@@ -99,6 +100,10 @@ class Definition(Section):
             raise ValueError(f"control: unknown variant {self.control!r}{nearest(self.control, list(self.weights))}")
         if list(self.ramp) != sorted(set(self.ramp)) or (self.ramp and not 0 < self.ramp[0] <= self.ramp[-1] <= 0.5):
             raise ValueError(f"ramp: shares ascend within (0, 0.5], got {list(self.ramp)}")
+        if self.mode == "interleave" and (
+            self.source.kind != "logs" or len(self.weights) != 2 or self.guardrails or self.ramp
+        ):
+            raise ValueError("mode interleave: needs source logs and two variants, and has no guardrails and no ramp")
         if self.source.kind != "logs":
             outside = [m.name for m in self.metrics if m.quantile or m.window_days or m.covariate is True]
             if outside:
@@ -172,6 +177,7 @@ def pipeline_definition(config: ExperimentConfig, control: str, treatment: str) 
             "source": {"kind": "logs"},
             "weights": config.weights,
             "control": control,
+            "mode": "split",
             "metrics": [*(metric.name for metric in METRICS), "latency_p99_ms"],
             "stop": {"days": config.days, "early": "harm"},
             "ramp": [],

@@ -1,4 +1,4 @@
-"""Drift scores as Prometheus gauges, in the text format a node exporter's textfile collector reads."""
+"""Drift and train-versus-serve skew as Prometheus gauges, in the text a node exporter's textfile collector reads."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,6 +49,23 @@ def gauges(result: Mapping[str, Any], measured_at: float) -> str:
         }[name]
         lines += _gauge(f"uniscale_{name.replace('.', '_')}", about, [({}, value)])
     lines += _gauge("uniscale_drift_verdict", "0 quiet, 1 warn, 2 drift.", [({}, VERDICTS[result["verdict"]])])
+    return "\n".join(lines) + "\n"
+
+
+def skew_gauges(found: Mapping[str, Any]) -> str:
+    """Text of the gauges of `monitoring.skew`'s result; without a comparison there is no feature, and 0 requests."""
+    rows = [({"feature": row["name"]}, row) for row in found["features"]]
+    lines = _gauge(
+        "uniscale_skew_share",
+        "Share of served requests, or of their items, in which a feature differs from the samples'.",
+        [(labels, row["share"]) for labels, row in rows],
+    )
+    lines += _gauge(
+        "uniscale_skew_skewed",
+        "1 when that share is above the configuration's.",
+        [(labels, row["why"] is not None) for labels, row in rows],
+    )
+    lines += _gauge("uniscale_skew_requests", "Served requests that were compared.", [({}, found["requests"])])
     return "\n".join(lines) + "\n"
 
 

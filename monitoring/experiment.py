@@ -5,26 +5,23 @@ Statistics: fixed-horizon lifts per user by delta method and CUPED (`fixed_horiz
 before the end (`sequential`), clustered quantiles (`quantiles`), and a verdict with its reason (`decision`).
 """
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import duckdb
 
 from monitoring.behaviour_checks import NOVELTY_DAYS, clock_skew, find_bots, novelty
 from monitoring.counts import count_rows
 from monitoring.decision import decide, guardrail
 from monitoring.definition import CountsSource, Definition, UnitsSource, pipeline_definition
 from monitoring.health import Check, check_logs, check_units, sample_ratio_check
-from monitoring.interleaving import analyse_interleaving
+from monitoring.interleaving import analyse_interleaving, verdict_on
 from monitoring.latency import latency
-from monitoring.outcomes import COLUMNS, Outcomes, load_outcomes, scan
+from monitoring.outcomes import COLUMNS, Outcomes, load_outcomes
 from monitoring.page import render
 from monitoring.scorecard import adjust_secondary, by_day, cuts, scorecard, watched_by_day
+from monitoring.tables import engine, scan
 from monitoring.units import load_units
 from uniscale.artifacts import atomic_folder, write_json
 from uniscale.config import nearest
@@ -70,6 +67,7 @@ def analyse_logs(
     pre_period: Path | None = None,
     treatment: str | None = None,
     since: datetime | None = None,
+    spark: Any = None,
 ) -> dict[str, Any]:
     """Analyse one experiment and write `experiment.json` and `experiment.html` into the folder `out`.
 
@@ -81,6 +79,7 @@ def analyse_logs(
         pre_period: folder in the log contract with requests before the experiment, for CUPED and the new-user cut.
         treatment: the variant under test; the first one that is not the control unless given.
         since: start of the present weights; earlier requests are left out.
+        spark: a SparkSession that computes the tables of users and requests; DuckDB does without one.
 
     Returns:
         What `experiment.json` holds: verdict and reason, checks, sample ratio, scorecard, guardrails, cumulative lift
@@ -95,8 +94,8 @@ def analyse_logs(
         for column in metric.columns:
             if column not in COLUMNS:
                 raise ConfigError(f"metric {metric.name}: logs have no column {column!r}{nearest(column, COLUMNS)}")
-    with _database() as connection:
-        outcomes = load_outcomes(connection, serving_log, logs, pre_period, (definition.control, treatment), since)
+    with engine(out, spark) as tables:
+        outcomes = load_outcomes(tables, serving_log, logs, pre_period, (definition.control, treatment), since)
         checks = check_logs(outcomes, definition, definition.control, treatment)
         bots = find_bots(outcomes)
         if bots["users"]:
@@ -128,6 +127,31 @@ def analyse_logs(
     return _write(out, result)
 
 
+def analyse_lists(
+    definition: Definition, serving_log: Path, logs: Path, out: Path, since: datetime | None = None
+) -> dict[str, Any]:
+    """Analyse one experiment of mode interleave and write `interleaving.json` into the folder `out`.
+
+    Args:
+        definition: the experiment.
+        serving_log: folder of `uniscale.serving_log` rows; those that both variants drafted count.
+        logs: folder in the log contract whose events refer to the served requests.
+        out: folder to write.
+        since: start of the experiment; earlier lists are left out.
+
+    Returns:
+        `monitoring.interleaving`'s result with name, `mode`, verdict, headline and reason.
+
+    Raises:
+        DataError: a log is missing, or no list was drafted by the experiment's variants.
+    """
+    found = analyse_interleaving(serving_log, logs, definition.treatments[0], definition.alpha, since)
+    result = {"name": definition.name, "mode": definition.mode, **verdict_on(found, definition.days), **found}
+    with atomic_folder(out) as folder:
+        write_json(folder / "interleaving.json", result)
+    return result
+
+
 def analyse_table(definition: Definition, data: Path, out: Path, treatment: str | None = None) -> dict[str, Any]:
     """Analyse an experiment from a table of units or of totals an arm; writes and returns what `analyse_logs` does.
 
@@ -142,15 +166,15 @@ def analyse_table(definition: Definition, data: Path, out: Path, treatment: str 
         DataError: no such file, or it lacks a column or has values that no metric can use.
     """
     treatment, source = _treatment(definition, treatment), definition.source
-    with _database() as connection:
+    with engine(out) as tables:
         pair = (definition.control, treatment)
         if isinstance(source, CountsSource):
-            counted = count_rows(connection, definition, source, data, pair)
+            counted = count_rows(tables.connection, definition, source, data, pair)
             result = _judged(definition, treatment, {}, {}, counted.trials, counted.checks, counted.rows, [], [])
             result["latency"] = []
         else:
             assert isinstance(source, UnitsSource)
-            units = load_units(connection, definition, source, data, pair)
+            units = load_units(tables.connection, definition, source, data, pair)
             result = _assess(definition, units, treatment, check_units(units, definition, pair), {}, {}, [])
     result |= {"cuts": {"metric": definition.primary, "rows": [], "withheld": None}, "freshness": None}
     return _write(out, result)
@@ -261,13 +285,6 @@ def _treatment(definition: Definition, name: str | None) -> str:
     if name not in definition.treatments:
         raise ConfigError(f"unknown treatment {name!r}{nearest(name, definition.treatments)}")
     return name
-
-
-@contextmanager
-def _database() -> Iterator[duckdb.DuckDBPyConnection]:
-    with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '2GB'; SET temp_directory = '{scratch}'")
-        yield connection
 
 
 def _write(out: Path, result: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from monitoring.experiment import analyse_logs
+from monitoring.experiment import analyse_lists, analyse_logs
 from monitoring.experiment_book import ExperimentBook
 from monitoring.experiment_index import write_index
 from monitoring.rollback import Traffic, act_on
@@ -17,7 +17,13 @@ def running(book: ExperimentBook) -> list[str]:
 
 
 def check_experiment(
-    book: ExperimentBook, name: str, data: tuple[Path, Path], traffic: Traffic, registry: Registry | None, at: datetime
+    book: ExperimentBook,
+    name: str,
+    data: tuple[Path, Path],
+    traffic: Traffic,
+    registry: Registry | None,
+    at: datetime,
+    spark: Any = None,
 ) -> tuple[dict[str, Any], Path | None]:
     """Analyse one experiment and act on it; its pages go into the book.
 
@@ -28,6 +34,7 @@ def check_experiment(
         traffic: the service whose users are split.
         registry: whose champion a roll-back unseats; None leaves it.
         at: the present.
+        spark: a SparkSession that computes the tables of users and requests; DuckDB does without one.
 
     Returns:
         The analysis, and the post-mortem of a roll-back, None without one.
@@ -38,8 +45,11 @@ def check_experiment(
     """
     definition = book.definition(name)
     weights, since = book.present(name)
-    present = definition.model_copy(update={"weights": weights})
-    result = analyse_logs(present, *data, book.folder / name / "analysis", since=since)
+    present, out = definition.model_copy(update={"weights": weights}), book.folder / name / "analysis"
+    if present.mode == "interleave":
+        result = analyse_lists(present, *data, out, since)
+    else:
+        result = analyse_logs(present, *data, out, since=since, spark=spark)
     post_mortem = act_on(book, name, result, traffic, registry, at)
     write_index(book)
     return result, post_mortem

@@ -11,6 +11,7 @@ from monitoring.experiment_book import ExperimentBook
 from monitoring.page import STATUS
 from uniscale.artifacts import read_json
 
+RESULTS = {"split": "experiment.json", "interleave": "interleaving.json"}
 TONES = {"running": "flat", "stopped": "good", "rolled back": "bad"}
 
 
@@ -19,7 +20,7 @@ def overview(book: ExperimentBook) -> list[dict[str, str]]:
     rows = []
     for name in book.names():
         definition, steps, status = book.definition(name), book.steps(name), book.status(name)
-        analysis = book.folder / name / "analysis" / "experiment.json"
+        analysis = book.folder / name / "analysis" / RESULTS[definition.mode]
         result = read_json(analysis) if analysis.exists() else None
         rows.append(
             {
@@ -30,7 +31,11 @@ def overview(book: ExperimentBook) -> list[dict[str, str]]:
                 "last": f"{steps[-1].action}: {steps[-1].why}",
                 "verdict": result["verdict"] if result else "not analysed",
                 "reason": result["headline"] if result else "",
-                **(_primary(result) if result else {"lift": "–", "interval": "", "trust": "–"}),
+                **(
+                    (_preference if definition.mode == "interleave" else _primary)(result)
+                    if result
+                    else {"lift": "–", "interval": "", "trust": "–"}
+                ),
                 "owner": definition.owner,
                 "hypothesis": definition.hypothesis,
             }
@@ -49,6 +54,15 @@ def _primary(result: Mapping[str, Any]) -> dict[str, str]:
         low, high = (percent(bound) for bound in row["interval"])
         found |= {"lift": percent(row["lift"]), "interval": f"{row['label']}, {low} to {high}"}
     return found
+
+
+def _preference(result: Mapping[str, Any]) -> dict[str, str]:
+    """The treatment's share of the credits in the place of a lift."""
+    trust = "all pass" if result["fair"] else "draft blocks"
+    if result["share"] is None:
+        return {"lift": "–", "interval": f"share of clicks: {result['withheld']}", "trust": trust}
+    low, high = (f"{bound:.1%}" for bound in result["interval"])
+    return {"lift": f"{result['share']:.1%}", "interval": f"share of clicks, {low} to {high}", "trust": trust}
 
 
 def write_index(book: ExperimentBook) -> Path:

@@ -7,6 +7,7 @@ ranking then goes into an A/B. Sources: Chapelle, Joachims, Radlinski and Yue (T
 """
 
 import math
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import duckdb
 import numpy as np
 from scipy.stats import norm
 
-from monitoring.outcomes import scan
+from monitoring.tables import scan
 from uniscale.errors import DataError
 from uniscale.logs import CLICK, LogDescription
 
@@ -41,19 +42,22 @@ def preference(control: np.ndarray, treatment: np.ndarray, alpha: float) -> dict
     return result | {"share": share, "interval": interval, "p": p, "withheld": None}
 
 
-def analyse_interleaving(lists: Path, logs: Path, treatment: str, alpha: float = 0.05) -> dict[str, Any]:
+def analyse_interleaving(
+    lists: Path, logs: Path, treatment: str, alpha: float = 0.05, since: datetime | None = None
+) -> dict[str, Any]:
     """Credit the clicks of interleaved lists.
 
     Args:
         lists: the serving log's folder, whose rows without teams are left out, or a Parquet file, with `request_id`,
-            `user_id`, `item_ids` and `teams` (the name of the ranking that drafted each item).
+            `user_id`, `item_ids` and `teams` (the name of the ranking that drafted each item), and maybe `ts`.
         logs: log folder whose click events refer to the lists' requests.
         treatment: the team under test; there is exactly one other.
         alpha: the interval is 1 - alpha.
+        since: lists asked for earlier are left out; needs `ts`.
 
     Returns:
-        `preference`'s keys, `requests` won by the treatment, lost and tied, whether the draft was `fair` with the
-        p-value of its first positions, and a `statement`.
+        `preference`'s keys, `requests` won by the treatment, lost and tied, the number of `days` (0 without `ts`),
+        whether the draft was `fair` with the p-value of its first positions, and a `statement`.
 
     Raises:
         DataError: no such file, a missing column, or teams that are not two.
@@ -66,11 +70,15 @@ def analyse_interleaving(lists: Path, logs: Path, treatment: str, alpha: float =
     click = LogDescription.load(logs).tasks.get("click", CLICK)
     with duckdb.connect() as connection:
         there = {name for name, *_ in connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()}
-        if missing := {"request_id", "user_id", "item_ids", "teams"} - there:
+        if missing := {"request_id", "user_id", "item_ids", "teams", *(["ts"] if since else [])} - there:
             raise DataError(f"{lists} lacks {sorted(missing)}")
+        connection.execute("SET TimeZone = 'UTC'")
         connection.execute(
-            f"CREATE TABLE drafted AS SELECT request_id, user_id, item_ids, teams FROM {table} WHERE teams IS NOT NULL "
-            "QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY user_id) = 1"
+            "CREATE TABLE drafted AS SELECT request_id, user_id, item_ids, teams, "
+            f"{'CAST(ts AS DATE)' if 'ts' in there else 'NULL'} AS day FROM {table} "
+            f"WHERE teams IS NOT NULL {'AND ts >= $since' if since else ''} "
+            "QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY user_id) = 1",
+            {"since": since} if since else {},
         )
         teams = sorted(t for (t,) in connection.execute("SELECT DISTINCT unnest(teams) FROM drafted").fetchall())
         uneven = connection.execute("SELECT count(*) FROM drafted WHERE len(teams) <> len(item_ids)").fetchall()[0][0]
@@ -98,15 +106,37 @@ def analyse_interleaving(lists: Path, logs: Path, treatment: str, alpha: float =
             "SELECT sum(control) AS control, sum(treatment) AS treatment FROM credited "
             "GROUP BY user_id ORDER BY user_id"
         ).fetchnumpy()
-        first, n = connection.execute(
-            "SELECT count(*) FILTER (teams[1] = $treatment), count(*) FROM drafted WHERE len(teams) > 0",
+        first, n, days = connection.execute(
+            "SELECT count(*) FILTER (teams[1] = $treatment), count(*), count(DISTINCT day) FROM drafted "
+            "WHERE len(teams) > 0",
             {"treatment": treatment},
         ).fetchall()[0]
     fair_p = float(2 * norm.sf(abs(first - n / 2) / math.sqrt(n / 4))) if n else 1.0
     found = preference(users["control"].astype(float), users["treatment"].astype(float), alpha)
-    found |= {"requests": {"won": won, "lost": lost, "tied": tied}, "treatment": treatment}
+    found |= {"requests": {"won": won, "lost": lost, "tied": tied}, "treatment": treatment, "days": days}
     found |= {"fair": fair_p >= FAIR_P, "fair_p": fair_p}
     return found | {"statement": _in_words(found, alpha)}
+
+
+def verdict_on(found: dict[str, Any], planned_days: int) -> dict[str, str]:
+    """`verdict`, `headline` and `reason` of an experiment: before its planned end only a broken draft says anything.
+
+    Nothing is shipped or rolled back on a preference: a preferred ranking goes into an A/B, another is stopped.
+    """
+    seen, (low, high) = f"{found['days']} of {planned_days} planned days", found["interval"] or (0.0, 1.0)
+    if not found["fair"]:
+        verdict, headline = "invalid", "The lists were not drafted fairly"
+    elif found["days"] < planned_days:
+        verdict, headline = "keep running", seen
+    elif found["withheld"]:
+        verdict, headline = "underpowered", "Too few clicks to tell"
+    elif low > 0.5:
+        verdict, headline = "preferred", f"{found['treatment']} goes into an A/B, which says by how much"
+    elif high < 0.5:
+        verdict, headline = "not preferred", f"Users prefer the other ranking to {found['treatment']}"
+    else:
+        verdict, headline = "no preference", "Users prefer neither ranking"
+    return {"verdict": verdict, "headline": headline, "reason": found["statement"]}
 
 
 def _in_words(found: dict[str, Any], alpha: float) -> str:

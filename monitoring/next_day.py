@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from monitoring.outcomes import scan
+from monitoring.tables import scan
 from uniscale.artifacts import atomic_folder
 from uniscale.errors import DataError
 from uniscale.logs import TABLES, LogDescription

@@ -1,4 +1,4 @@
-"""What each user did in an experiment, from logs alone: the serving log joined with exposures and events on DuckDB.
+"""What each user did in an experiment, from logs alone: the serving log joined with exposures and events.
 
 Outcomes are credited to the request they refer to, and so to its day and variant; the amount of a click is what the
 advertiser was charged for it. The same SQL, run over the request log of an earlier period, gives the covariates for
@@ -17,7 +17,7 @@ from tea_tasting.aggr import Aggregates
 
 from monitoring.fixed_horizon import aggregate
 from monitoring.metrics import Metric
-from uniscale.errors import DataError
+from monitoring.tables import Engine
 from uniscale.logs import LogDescription
 
 REFORMULATION_MINUTES = 10
@@ -38,10 +38,15 @@ class Look:
 
 @dataclass
 class Outcomes:
-    """A DuckDB connection with tables `served` (as logged), `requests`, `user_days` and, if asked for, `before`."""
+    """Tables `served` (as logged), `asked`, `requests`, `user_days` and, if asked for, `before`, made by an engine."""
 
-    connection: duckdb.DuckDBPyConnection
+    engine: Engine
     has_before: bool
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """Reads the tables."""
+        return self.engine.connection
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a query."""
@@ -105,15 +110,15 @@ class Outcomes:
         if since is not None:
             where, parameters["since"] = f"{where} AND day >= CAST($since AS DATE)", since
         if window is not None:
-            source += " JOIN (SELECT user_id, min(day) AS first FROM user_days GROUP BY user_id) USING (user_id)"
-            where += " AND day < first + $window AND first + $window <= (SELECT max(day) + 1 FROM user_days)"
+            source += " JOIN (SELECT user_id, min(day) AS began FROM user_days GROUP BY user_id) USING (user_id)"
+            where += " AND day < began + $window AND began + $window <= (SELECT max(day) + 1 FROM user_days)"
             parameters["window"] = window
         sums = ", ".join(f"CAST(sum({name}) AS DOUBLE) AS {name}" for name in SUMS)
         known = "FALSE" if not self.has_before else "user_id IN (SELECT user_id FROM before)"
         before = "".join(f", CAST(coalesce(b.{name}, 0) AS DOUBLE) AS {name}_before" for name in COVARIATES)
-        self.connection.execute(
+        self.engine.make(
+            "users",
             f"""
-            CREATE OR REPLACE TABLE users AS
             WITH acted AS (
                 SELECT user_id, variant, CAST({count} AS DOUBLE) AS requests, {sums},
                     CAST(count(DISTINCT day) FILTER (day > (SELECT max(day) FROM user_days) - 30) AS DOUBLE)
@@ -129,14 +134,14 @@ class Outcomes:
 
 
 def load_outcomes(
-    connection: duckdb.DuckDBPyConnection,
+    engine: Engine,
     serving_log: Path,
     logs: Path,
     pre_period: Path | None,
     variants: tuple[str, str],
     since: datetime | None = None,
 ) -> Outcomes:
-    """Build the tables of `Outcomes` on a connection.
+    """Build the tables of `Outcomes` by an engine.
 
     Users seen in both variants are left out of `requests`; repeated request, exposure and event rows count once.
     Requests before `since` are left out: the last change of the weights moved users from one variant to the other.
@@ -145,19 +150,20 @@ def load_outcomes(
         DataError: the serving log, exposures or events are missing or lack a column.
     """
     description = LogDescription.load(logs)
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute(
+    engine.connection.execute("SET TimeZone = 'UTC'")
+    columns = "request_id, ts, user_id, variant, version, scenario, query, fallback, latency_ms"
+    engine.make(
+        "served",
         f"""
-        CREATE TABLE served AS
-        SELECT request_id, ts, user_id, variant, version, scenario, query, fallback, latency_ms
-        FROM {scan(Path(serving_log), "serving log")} WHERE ts >= coalesce($since, ts)
+        SELECT {columns} FROM {engine.source(Path(serving_log), "serving log")}
+        WHERE ts >= coalesce($since, ts)
         """,
         {"since": since},
     )
-    connection.execute(
-        """
-        CREATE TABLE asked AS
-        SELECT * FROM served
+    engine.make(
+        "asked",
+        f"""
+        SELECT {columns} FROM served
         WHERE list_contains($variants, variant)
             AND user_id NOT IN (
                 SELECT user_id FROM served WHERE list_contains($variants, variant)
@@ -166,54 +172,53 @@ def load_outcomes(
         """,
         {"variants": list(variants)},
     )
-    _request_table(connection, "requests", "asked", logs, description)
-    connection.execute(
-        f"CREATE TABLE user_days AS SELECT user_id, variant, day, count(*) AS requests, "
-        f"{', '.join(f'sum({name}) AS {name}' for name in SUMS)} FROM requests GROUP BY ALL"
+    _request_table(engine, "requests", "asked", logs, description)
+    engine.make(
+        "user_days",
+        f"SELECT user_id, variant, day, count(*) AS requests, {', '.join(f'sum({name}) AS {name}' for name in SUMS)} "
+        "FROM requests GROUP BY user_id, variant, day",
     )
     if pre_period is not None:
-        _covariates(connection, pre_period)
-    return Outcomes(connection, pre_period is not None)
+        _covariates(engine, pre_period)
+    return Outcomes(engine, pre_period is not None)
 
 
-def _covariates(connection: duckdb.DuckDBPyConnection, pre_period: Path) -> None:
+def _covariates(engine: Engine, pre_period: Path) -> None:
     description = LogDescription.load(pre_period)
-    connection.execute(
+    engine.make(
+        "asked_before",
         f"""
-        CREATE TABLE asked_before AS
         SELECT request_id, ts, user_id, '' AS variant, scenario, query, CAST(NULL AS VARCHAR) AS fallback
-        FROM {scan(Path(pre_period) / "requests", "pre-period requests")}
+        FROM {engine.source(Path(pre_period) / "requests", "pre-period requests")}
         WHERE domain = $domain AND ts < (SELECT min(ts) FROM asked) AND user_id IN (SELECT user_id FROM asked)
         """,
         {"domain": description.target},
     )
-    _request_table(connection, "requests_before", "asked_before", pre_period, description)
+    _request_table(engine, "requests_before", "asked_before", pre_period, description)
     sums = ", ".join(f"sum({name}) AS {name}" for name in COVARIATES if name not in ("requests", "converted"))
-    connection.execute(
-        f"CREATE TABLE before AS SELECT user_id, count(*) AS requests, {sums}, "
-        "CAST(sum(orders) > 0 AS DOUBLE) AS converted FROM requests_before GROUP BY user_id"
+    engine.make(
+        "before",
+        f"SELECT user_id, count(*) AS requests, {sums}, CAST(sum(orders) > 0 AS DOUBLE) AS converted "
+        "FROM requests_before GROUP BY user_id",
     )
-    connection.execute("DROP TABLE requests_before; DROP TABLE asked_before")
 
 
-def _request_table(
-    connection: duckdb.DuckDBPyConnection, name: str, asked: str, logs: Path, description: LogDescription
-) -> None:
+def _request_table(engine: Engine, name: str, asked: str, logs: Path, description: LogDescription) -> None:
     click = description.tasks.get("click", next(iter(description.tasks.values())))
-    connection.execute(
+    engine.make(
+        name,
         f"""
-        CREATE TABLE {name} AS
         WITH shown AS (
             SELECT request_id, count(DISTINCT item_id) AS impressions
-            FROM {scan(Path(logs) / "exposures", "exposures")} SEMI JOIN {asked} USING (request_id)
+            FROM {engine.source(Path(logs) / "exposures", "exposures")} SEMI JOIN {asked} USING (request_id)
             GROUP BY request_id),
         happened AS (
             SELECT DISTINCT ON (event_id) request_id, item_id, type, coalesce(amount, 0) AS amount
-            FROM {scan(Path(logs) / "events", "events")} SEMI JOIN {asked} USING (request_id)),
+            FROM {engine.source(Path(logs) / "events", "events")} SEMI JOIN {asked} USING (request_id)),
         followed AS (
             SELECT request_id, count(DISTINCT item_id) FILTER (type = $click) AS clicks,
-                count(*) FILTER (type = $order) AS orders,
-                coalesce(sum(amount) FILTER (type = $order), 0) AS gmv,
+                count(*) FILTER (type = $purchase) AS orders,
+                coalesce(sum(amount) FILTER (type = $purchase), 0) AS gmv,
                 coalesce(sum(amount) FILTER (type = $click), 0) AS charges,
                 count(*) FILTER (type = $click AND amount > 0) AS charged
             FROM happened GROUP BY request_id)
@@ -222,19 +227,11 @@ def _request_table(
             coalesce(clicks, 0) AS clicks, coalesce(orders, 0) AS orders, coalesce(gmv, 0) AS gmv,
             coalesce(charges, 0) AS charges, coalesce(charged, 0) AS charged,
             CAST(coalesce(lead(a.query) OVER w <> a.query
-                AND lead(a.ts) OVER w - a.ts <= INTERVAL {REFORMULATION_MINUTES} MINUTE, FALSE) AS INTEGER)
+                AND lead(a.ts) OVER w <= a.ts + INTERVAL {REFORMULATION_MINUTES} MINUTE, FALSE) AS INTEGER)
                 AS reformulated,
             CAST(fallback IS NOT NULL AS INTEGER) AS fallbacks
         FROM {asked} a LEFT JOIN shown USING (request_id) LEFT JOIN followed USING (request_id)
         WINDOW w AS (PARTITION BY a.user_id ORDER BY a.ts, a.request_id)
         """,
-        {"click": click, "order": description.tasks.get("conversion", "")},
+        {"click": click, "purchase": description.tasks.get("conversion", "")},
     )
-
-
-def scan(folder: Path, what: str) -> str:
-    """A table function over the Parquet files of a folder partitioned by day."""
-    if not any(folder.glob("day=*/*.parquet")):
-        raise DataError(f"no {what} in {folder}: expected day=YYYY-MM-DD/*.parquet below it")
-    pattern = str(folder / "day=*" / "*.parquet").replace("'", "''")
-    return f"read_parquet('{pattern}', union_by_name = true, hive_partitioning = false)"

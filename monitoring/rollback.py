@@ -11,36 +11,43 @@ from typing import Any, Protocol
 
 import httpx
 
+from monitoring.definition import Definition
 from monitoring.experiment_book import ExperimentBook
 from uniscale.artifacts import write_json
 from uniscale.errors import ServingError
 from uniscale.registry import Registry
+from uniscale.sections import Mode
 
 
 class Traffic(Protocol):
     """Who decides which variant a user is served."""
 
-    def set_weights(self, salt: str | None, weights: Mapping[str, float]) -> None:
-        """Serve by these weights from now on; raises ServingError when that is not certain."""
+    def set_weights(self, salt: str | None, weights: Mapping[str, float], mode: Mode) -> None:
+        """Serve by these weights and this mode from now on; raises ServingError when that is not certain."""
 
 
 class HttpTraffic:
-    """A service that takes `PUT {url}/experiment` with {"salt", "weights"} and answers the weights in force."""
+    """A service that takes `PUT {url}/experiment` with {"salt", "weights", "mode"} and answers what is in force."""
 
     def __init__(self, url: str, token: str | None = None, timeout_seconds: float = 10.0):
         self.url, self.timeout_seconds = url.rstrip("/"), timeout_seconds
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
 
-    def set_weights(self, salt: str | None, weights: Mapping[str, float]) -> None:
-        """Put the weights and make sure that the service says it serves by them."""
-        body = {"salt": salt, "weights": dict(weights)}
+    def set_weights(self, salt: str | None, weights: Mapping[str, float], mode: Mode) -> None:
+        """Put weights and mode and make sure that the service says it serves by them."""
+        body = {"salt": salt, "weights": dict(weights), "mode": mode}
         try:
             answer = httpx.put(f"{self.url}/experiment", json=body, headers=self.headers, timeout=self.timeout_seconds)
             said = answer.json() if answer.status_code == 200 else None
         except (httpx.HTTPError, ValueError) as error:
             raise ServingError(f"{self.url}/experiment: {type(error).__name__} {error}; is the service up?") from None
-        if not isinstance(said, dict) or said.get("weights") != body["weights"]:
+        if not isinstance(said, dict) or any(said.get(key) != body[key] for key in ("weights", "mode")):
             raise ServingError(f"{self.url}/experiment answered {answer.status_code}: {answer.text[:300]}")
+
+
+def tell(traffic: Traffic, definition: Definition, weights: Mapping[str, float]) -> None:
+    """Serve an experiment by these weights; one that a variant has left is split, so that nothing drafts after it."""
+    traffic.set_weights(definition.salt, weights, definition.mode if min(weights.values()) > 0 else "split")
 
 
 def act_on(
@@ -56,7 +63,7 @@ def act_on(
     Args:
         book: where the experiment is kept.
         name: the experiment.
-        result: what `monitoring.experiment.analyse_logs` returned for it.
+        result: what `monitoring.experiment` found in its logs.
         traffic: the service.
         registry: where the treatment's model may be champion; its predecessor gets the seat back. None leaves it.
         at: when this is done.
@@ -88,7 +95,7 @@ def act_on(
     }
     failed: ServingError | None = None
     try:
-        traffic.set_weights(definition.salt, step.weights)
+        tell(traffic, definition, step.weights)
     except ServingError as error:
         failed, record["service"] = error, f"FAILED, the treatment may still serve: {error}"
     if registry is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from monitoring.outcomes import scan
+from monitoring.tables import scan
 from uniscale.errors import DataError
 from uniscale.samples import SampleSpec, row_schema
 from uniscale.serving_log import INPUTS

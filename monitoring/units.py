@@ -16,6 +16,7 @@ from tea_tasting.aggr import Aggregates
 from monitoring.definition import Definition, UnitsSource
 from monitoring.metrics import Metric
 from monitoring.outcomes import Look, Outcomes
+from monitoring.tables import DuckDB
 from uniscale.config import nearest
 from uniscale.errors import DataError
 
@@ -115,7 +116,7 @@ def load_units(
     except duckdb.ConversionException as error:
         raise DataError(f"{data}: {str(error).splitlines()[0]}; metrics need numbers, days need dates") from None
     has_before = any(isinstance(metric.covariate, str) for metric in definition.means)
-    return Units(connection, has_before, table_rows=total, nameless=nameless, repeated=repeated)
+    return Units(DuckDB(connection), has_before, table_rows=total, nameless=nameless, repeated=repeated)
 
 
 def _columns(metrics: tuple[Metric, ...]) -> list[str]:

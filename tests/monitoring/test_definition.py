@@ -44,6 +44,9 @@ def test_a_bare_name_is_the_built_in_metric():
         ({"stop": {"days": 3, "early": "whenever"}}, "stop.early"),
         ({"source": {"kind": "counts", "arm": "a", "trials": "n", "where": {}}}, "need logs"),
         ({"source": {"kind": "guess"}}, "source"),
+        ({"mode": "mixed"}, "mode"),
+        ({"mode": "interleave", "guardrails": {}}, "no guardrails and no ramp"),
+        ({"mode": "interleave", "ramp": []}, "no guardrails and no ramp"),
     ],
 )
 def test_a_mistake_is_named_with_its_path(changes, said):

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.experiments import interleaved
 from monitoring.experiment import analyse
-from monitoring.interleaving import analyse_interleaving, preference
+from monitoring.interleaving import analyse_interleaving, preference, verdict_on
 from tests.monitoring.ab_logs import DESCRIPTION, START
 from uniscale import interleaving
 from uniscale.config import load_config
@@ -105,6 +105,23 @@ def test_the_share_of_the_credits_by_hand():
 def test_the_test_keeps_its_level_and_finds_a_preference():
     assert interleaved(400, 200, 5) == pytest.approx(0.05, abs=4 * (0.05 * 0.95 / 400) ** 0.5)
     assert interleaved(50, 200, 6, share=0.6) > 0.9
+
+
+@pytest.mark.parametrize(
+    "changes, verdict",
+    [
+        ({"fair": False}, "invalid"),
+        ({"days": 6}, "keep running"),
+        ({"interval": None, "withheld": "30 credited clicks"}, "underpowered"),
+        ({}, "preferred"),
+        ({"interval": [0.4, 0.49]}, "not preferred"),
+        ({"interval": [0.45, 0.55]}, "no preference"),
+    ],
+)
+def test_only_the_planned_end_of_a_fair_draft_says_whom_users_prefer(changes, verdict):
+    found = {"fair": True, "days": 7, "interval": [0.51, 0.6], "withheld": None, "treatment": "new", "statement": "So."}
+    said = verdict_on(found | changes, 7)
+    assert (said["verdict"], said["reason"]) == (verdict, "So.")
 
 
 def test_few_clicks_unfair_drafts_and_bad_lists_are_said(tmp_path):

@@ -101,7 +101,7 @@ class Kept:
     def __init__(self):
         self.weights = None
 
-    def set_weights(self, salt, weights):
+    def set_weights(self, salt, weights, mode):
         self.weights = dict(weights)
 
 

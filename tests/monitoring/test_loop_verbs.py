@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.simulated_users import drawn_orders
-from monitoring.drift_gauges import gauges
+from monitoring.drift_gauges import gauges, skew_gauges
 from monitoring.publish import publish
 from monitoring.retraining import Policy, choose_from
 from tests.monitoring import test_counterfactual, test_interleaving
 from tests.monitoring.ab_logs import START, write_experiment
-from tests.monitoring.test_watch import RESULT
+from tests.monitoring.test_watch import RESULT, SKEW
 from uniscale.artifacts import write_json
 from uniscale.cli import app
 from uniscale.config import load_config
@@ -70,6 +70,9 @@ def test_gauges_replace_those_of_the_job_in_a_pushgateway(tmp_path):
     try:
         publish(drift, tmp_path / "kept", gateway=url + "/")
         assert taken == {"/metrics/job/uniscale_drift": (drift / "drift.prom").read_text()}
+        write_json(tmp_path / "skew" / "skew.json", SKEW)
+        publish(drift, tmp_path / "kept", gateway=url, skew=tmp_path / "skew")
+        assert taken["/metrics/job/uniscale_skew"] == skew_gauges(SKEW)
         with pytest.raises(ServingError, match="answered 400"):
             publish(drift, tmp_path / "kept", gateway=f"{url}/broken")
     finally:

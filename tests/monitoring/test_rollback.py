@@ -2,10 +2,12 @@
 
 import json
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -13,8 +15,10 @@ from typer.testing import CliRunner
 from monitoring.definition import definition_from, load_definition
 from monitoring.experiment_book import ExperimentBook, shared
 from monitoring.experiment_index import write_index
+from monitoring.interleaving import analyse_interleaving
 from monitoring.rollback import HttpTraffic, act_on
 from tests.monitoring.ab_logs import START, write_experiment
+from tests.monitoring.test_interleaving import write as write_lists
 from uniscale.artifacts import read_json, write_json
 from uniscale.assignment import assign
 from uniscale.cli import app
@@ -22,6 +26,7 @@ from uniscale.errors import ConfigError, DataError, ServingError
 from uniscale.registry import Registry
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "search_ab.yaml"
+INTERLEAVED = EXAMPLE.with_name("search_interleaving.yaml")
 DEFINITION = load_definition(EXAMPLE)
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 RESULT = {
@@ -44,7 +49,7 @@ class StandIn:
             def do_PUT(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 owner.asked.append((self.path, body))
-                text = json.dumps({"weights": body["weights"]}).encode()
+                text = json.dumps({"weights": body["weights"], "mode": body["mode"]}).encode()
                 owner.keys.add(self.headers["Authorization"])
                 self.send_response(503 if owner.broken else 200)
                 self.send_header("Content-Length", str(len(text)))
@@ -124,7 +129,8 @@ def seated(folder):
 def test_a_breach_takes_the_treatment_out_of_service_and_registry(book, service, tmp_path, empty_registry):
     store = seated(empty_registry(tmp_path / "registry"))
     path = act_on(book, "search-ab", RESULT, HttpTraffic(service.url), store, NOW)
-    assert service.asked == [("/experiment", {"salt": DEFINITION.salt, "weights": {"champion": 1.0, "candidate": 0.0}})]
+    told = {"salt": DEFINITION.salt, "weights": {"champion": 1.0, "candidate": 0.0}, "mode": "split"}
+    assert service.asked == [("/experiment", told)]
     assert store.champion().number == "1" and "CTR is beyond" in store.history()[-1].why
     record = read_json(path)
     assert record["registry"] == "champion 2 gave way to 1" and record["exposed"]["treatment"] == 10
@@ -141,7 +147,7 @@ def test_a_service_that_does_not_confirm_is_an_error_on_record_and_can_be_tried_
     service.broken = False
     assert "everyone" in read_json(act_on(book, "search-ab", RESULT, HttpTraffic(service.url), None, NOW))["service"]
     with pytest.raises(ServingError, match="is the service up"):
-        HttpTraffic("http://127.0.0.1:9").set_weights("s", {"a": 1.0})
+        HttpTraffic("http://127.0.0.1:9").set_weights("s", {"a": 1.0}, "split")
 
 
 @pytest.mark.parametrize("verdict", ["ship", "keep running", "underpowered", "invalid"])
@@ -187,3 +193,35 @@ def test_the_verbs_from_start_to_an_automatic_roll_back(service, tmp_path):
     assert service.keys == {"Bearer a key"}
     said = verb("status", "--book", str(tmp_path / "book"))
     assert "search-ab: rolled back" in said.output and (tmp_path / "book" / "index.html").exists()
+
+
+def test_an_interleaved_experiment_drafts_from_start_to_stop_and_its_preference_is_in_the_index(service, tmp_path):
+    lists, logs = write_lists(tmp_path / "data", 900, lambda rng, item, place: item in "de")
+    rows, definition = pq.read_table(lists).to_pylist(), load_definition(INTERLEAVED)
+    names = {"old": "champion", "new": "candidate"}
+    for n, row in enumerate(rows):  # a week of lists, and those of an experiment before it
+        row |= {"ts": START + timedelta(days=n % 7), "teams": [names[team] for team in row["teams"]]}
+    rows += [row | {"request_id": f"b-{row['request_id']}", "ts": START - timedelta(days=1)} for row in rows]
+    (day := tmp_path / "data" / "serving_log" / "day=2026-03-02").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), day / "part-0.parquet")
+    options = ["--service", service.url, "--book", str(tmp_path / "book")]
+
+    def verb(*arguments):
+        return CliRunner().invoke(app, ["experiment", *arguments])
+
+    begun = verb("start", "--config", str(INTERLEAVED), *options)
+    assert begun.exit_code == 0, begun.output
+    assert service.asked[-1][1] == {"salt": definition.salt, "weights": definition.weights, "mode": "interleave"}
+    first = tmp_path / "book" / definition.name / "log" / "000001.json"
+    write_json(first, read_json(first) | {"at": START.isoformat()})
+    said = verb("check", definition.name, "--data", str(tmp_path / "data"), *options)
+    assert said.exit_code == 0 and "search-interleaving: preferred. candidate goes into an A/B" in said.output, (
+        said.output
+    )
+    found = read_json(tmp_path / "book" / definition.name / "analysis" / "interleaving.json")
+    alone = analyse_interleaving(lists, logs, "new")
+    assert (found["share"], found["days"], sum(found["requests"].values())) == (alone["share"], 7, 900)
+    assert f"{found['share']:.1%}" in (tmp_path / "book" / "index.html").read_text()
+    assert verb("stop", definition.name, *options).exit_code == 0
+    assert service.asked[-1][1]["weights"] == {"champion": 1.0, "candidate": 0.0}
+    assert service.asked[-1][1]["mode"] == "split"

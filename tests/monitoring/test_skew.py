@@ -8,7 +8,7 @@ import pytest
 
 from monitoring.skew import feature_skew, skewed
 from monitoring.watch_report import facts, tables
-from tests.monitoring.test_loop_verbs import verb
+from tests.monitoring.test_loop_verbs import measured, verb
 from tests.sample_folder import SPEC, write_samples
 from uniscale.artifacts import write_json
 from uniscale.serving_log import INPUTS, inputs_schema
@@ -103,7 +103,12 @@ def test_the_verb_names_the_feature_and_ends_with_4(tmp_path, samples):
     asked = ("monitor", "skew", "--samples", samples, "--serving-log")
     assert "100 requests" in verb(*asked, same)
     free = served(tmp_path / "free", samples, lambda row: row | {"item_price": [0.0 for _ in row["item_price"]]})
-    assert "item_price: differs in 100.0%" in verb(*asked, free, code=4)
+    assert "item_price: differs in 100.0%" in verb(*asked, free, "--out", tmp_path / "skew", code=4)
+    drift = measured(tmp_path / "drift", "2026-03-02")
+    options = ("--skew", tmp_path / "skew", "--history", tmp_path / "kept", "--textfiles", tmp_path / "node")
+    verb("monitor", "publish", "--drift", drift, *options)
+    assert {file.name for file in (tmp_path / "node").iterdir()} == {"uniscale_drift.prom", "uniscale_skew.prom"}
+    assert 'uniscale_skew_skewed{feature="item_price"} 1' in (tmp_path / "node" / "uniscale_skew.prom").read_text()
     verb(*asked, tmp_path / "nowhere", code=1)
 
 

@@ -14,7 +14,7 @@ import monitoring
 from monitoring.data_quality import Quality
 from monitoring.drift import _owner, _reference
 from monitoring.drift_embeddings import embedding_drift, sampled_vectors
-from monitoring.drift_gauges import gauges
+from monitoring.drift_gauges import gauges, skew_gauges
 from monitoring.drift_history import history, keep
 from monitoring.drift_rows import Batch, Column
 from tests.sample_folder import SPEC, write_samples
@@ -34,6 +34,11 @@ RESULT = {
     "quality": [{"domain": "search", "name": "item_price", "count": 3}],
     "measures": {"drift.share": 0.6, "drift.evidently_share": 0.1, "drift.max_psi": 0.3},
     "verdict": "drift",
+}
+
+SKEW = {
+    "requests": 100,
+    "features": [{"name": "item_price", "share": 0.2, "why": "differs in 20.0% of 900 items"}],
 }
 
 
@@ -91,8 +96,21 @@ def test_history_grows_by_day_and_is_drawn(tmp_path):
     assert text.count("<circle") == 2 and "&lt;search.a&gt;" in text
 
 
+def test_skew_gauges_by_hand():
+    same = {"name": 'a"b', "share": 0.0, "why": None}
+    lines = skew_gauges(SKEW | {"features": [*SKEW["features"], same]}).splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [
+        'uniscale_skew_share{feature="item_price"} 0.2',
+        'uniscale_skew_share{feature="a\\"b"} 0',
+        'uniscale_skew_skewed{feature="item_price"} 1',
+        'uniscale_skew_skewed{feature="a\\"b"} 0',
+        "uniscale_skew_requests 100",
+    ]
+
+
 def test_every_series_of_the_rules_and_of_the_dashboard_is_written():
-    written = {line.split()[2] for line in gauges(RESULT, 0.0).splitlines() if line.startswith("# TYPE")}
+    text = gauges(RESULT, 0.0) + skew_gauges(SKEW)
+    written = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     rules = yaml.safe_load((HOME / "alerts.yaml").read_text())["groups"][0]["rules"]
     panels = json.loads((HOME / "grafana.json").read_text())["panels"]
     asked = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
@@ -106,13 +124,13 @@ def test_every_series_of_the_rules_and_of_the_dashboard_is_written():
 def test_promtool_fires_each_rule_on_its_fault_and_none_on_quiet_gauges(tmp_path):
     shutil.copy(HOME / "alerts.yaml", tmp_path / "alerts.yaml")
     rules = {rule["alert"]: rule for rule in yaml.safe_load((HOME / "alerts.yaml").read_text())["groups"][0]["rules"]}
-    loud, quiet = gauges(RESULT, 0.0), RESULT["columns"][0] | {"drifted": False}
+    loud, quiet = gauges(RESULT, 0.0) + skew_gauges(SKEW), RESULT["columns"][0] | {"drifted": False}
     calm = gauges(
         RESULT
         | {"columns": [quiet], "late_labels": [], "verdict": "quiet"}
         | {"embeddings": [{"domain": "search", "name": "query_text", "auc": 0.51, "noise": 0.01}]},
         72 * 3600.0,
-    )
+    ) + skew_gauges(SKEW | {"features": [SKEW["features"][0] | {"why": None}]})
     tests = []
     for text, fires in ((loud, set(rules)), (calm, set())):
         lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]

@@ -296,17 +296,17 @@ def test_an_experiment_moves_the_shares_of_the_live_service(live):
 
     traffic, before = HttpTraffic(live.url), live.http.get("/healthz").json()["weights"]
     assert variants(30) == set(before) == {"champion", "candidate"}
-    traffic.set_weights(None, {"candidate": 0.0, "champion": 1.0})
+    traffic.set_weights(None, {"candidate": 0.0, "champion": 1.0}, "split")
     assert variants(30) == {"champion"}
     with pytest.raises(ServingError, match="users are assigned by the salt"):
-        traffic.set_weights("another", before)
+        traffic.set_weights("another", before, "split")
     with pytest.raises(ServingError, match="the variants are"):
-        traffic.set_weights(None, {"champion": 1.0})
+        traffic.set_weights(None, {"champion": 1.0}, "split")
     with pytest.raises(ServingError, match=r"sum to 0\.9"):
-        traffic.set_weights(None, {"champion": 0.5, "candidate": 0.4})
+        traffic.set_weights(None, {"champion": 0.5, "candidate": 0.4}, "split")
     assert live.http.put("/experiment", json={"weights": "half"}).status_code == 400
     assert live.http.get("/healthz").json()["weights"] == {"champion": 1.0, "candidate": 0.0}
-    traffic.set_weights(None, before)
+    traffic.set_weights(None, before, "split")
     assert variants(30) == set(before)
 
 

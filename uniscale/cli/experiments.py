@@ -1,6 +1,8 @@
 """Verbs of online experiments: the pipeline's step, analysis of one described in a YAML file, its life."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +21,7 @@ Name = Annotated[str, typer.Argument(help="Name of the experiment.")]
 Book = Annotated[Path, typer.Option(help="Folder of the experiments.")]
 Service = Annotated[str, typer.Option(envvar="UNISCALE_SERVICE", help="URL of the service whose traffic is split.")]
 Why = Annotated[str, typer.Option(help="Reason, kept on record.")]
+OnSpark = Annotated[bool, typer.Option("--spark", help="Aggregate on Spark (section spark; --set); source logs.")]
 BOOK = Path("runs/experiments")
 
 
@@ -48,21 +51,32 @@ def analyze(
     before: Annotated[Path | None, typer.Option(help="Log folder of the time before, for CUPED; source logs.")] = None,
     treatment: Annotated[str | None, typer.Option(help="Variant under test, where there are several.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 on a warning as well.")] = False,
+    spark: OnSpark = False,
+    settings: Settings = None,
 ) -> None:
     """Analyse an experiment from its data alone and write its page.
 
     Exits with 4 when a check blocks, because then the lifts mean nothing; with --strict also when one warns.
     """
     from monitoring.definition import load_definition
-    from monitoring.experiment import analyse_logs, analyse_table
+    from monitoring.experiment import analyse_lists, analyse_logs, analyse_table
+    from uniscale.errors import ConfigError
 
     definition = load_definition(config)
-    if definition.source.kind == "logs":
-        result = analyse_logs(definition, data / "serving_log", data / "logs", out, before, treatment)
+    if spark and (definition.source.kind != "logs" or definition.mode == "interleave"):
+        raise ConfigError(f"--spark aggregates logs of mode split; {config} has another source or mode: leave it out")
+    if definition.mode == "interleave":
+        result = analyse_lists(definition, data / "serving_log", data / "logs", out)
+    elif definition.source.kind == "logs":
+        with _session(spark, settings) as session:
+            result = analyse_logs(
+                definition, data / "serving_log", data / "logs", out, before, treatment, spark=session
+            )
     else:
         result = analyse_table(definition, data, out, treatment)
     noticed = _say(result)
-    typer.echo(f"page: {out / 'experiment.html'}")
+    if definition.mode == "split":
+        typer.echo(f"page: {out / 'experiment.html'}")
     if result["verdict"] == "invalid" or (strict and noticed):
         raise typer.Exit(NOT_BELIEVED)
 
@@ -114,7 +128,7 @@ def off_policy(
 
 
 def start(config: Experiment, service: Service, why: Why = "", book: Book = BOOK) -> None:
-    """Put an experiment on record and send it the first share of its ramp."""
+    """Put an experiment on record and send the service its mode and the first share of its ramp."""
     from monitoring.definition import load_definition
     from monitoring.experiment_book import ExperimentBook
 
@@ -172,6 +186,8 @@ def check(
     service: Service,
     registry: Annotated[str | None, typer.Option(help="Registry whose champion a roll-back unseats.")] = None,
     book: Book = BOOK,
+    spark: OnSpark = False,
+    settings: Settings = None,
 ) -> None:
     """Analyse a running experiment since its last change of weights; roll it back where the analysis says so.
 
@@ -184,13 +200,28 @@ def check(
     store = Registry(registry) if registry else None
     logs = (data / "serving_log", data / "logs")
     kept = ExperimentBook(book)
-    result, post_mortem = check_experiment(kept, name, logs, _traffic(service), store, datetime.now(UTC))
+    now, traffic = datetime.now(UTC), _traffic(service)
+    with _session(spark, settings) as session:
+        result, post_mortem = check_experiment(kept, name, logs, traffic, store, now, session)
     _say(result)
-    typer.echo(f"page: {book / name / 'analysis' / 'experiment.html'}, index: {book / 'index.html'}")
+    page = f"{book / name / 'analysis' / 'experiment.html'}, index: " if result["mode"] != "interleave" else ""
+    typer.echo(f"page: {page}{book / 'index.html'}")
     if post_mortem:
         typer.echo(f"rolled back: {post_mortem}")
     if post_mortem or result["verdict"] == "invalid":
         raise typer.Exit(NOT_BELIEVED)
+
+
+@contextmanager
+def _session(wanted: bool, settings: list[str] | None) -> Iterator[Any]:
+    """A Spark session of the section `spark`, None where it is not wanted."""
+    if not wanted:
+        yield None
+        return
+    from features.es3.session import spark_session
+
+    with spark_session(load(None, settings).spark) as session:
+        yield session
 
 
 def _traffic(service: str) -> Any:
@@ -203,8 +234,9 @@ def _traffic(service: str) -> Any:
 def _apply(book: Any, name: str, weights: dict[str, float], service: str) -> None:
     """Tell the service, then write the index."""
     from monitoring.experiment_index import write_index
+    from monitoring.rollback import tell
 
-    _traffic(service).set_weights(book.definition(name).salt, weights)
+    tell(_traffic(service), book.definition(name), weights)
     shares = ", ".join(f"{variant} {share:.0%}" for variant, share in weights.items())
     typer.echo(f"{name}: {shares}\npage: {write_index(book)}")
 
@@ -214,6 +246,9 @@ def _say(result: dict[str, Any]) -> int:
     from monitoring.page import lift_in_words
 
     typer.echo(f"{result['name']}: {result['verdict']}. {result['headline']}.\n{result['reason']}")
+    if result["mode"] == "interleave":
+        typer.echo("requests " + ", ".join(f"{how} {count:,}" for how, count in result["requests"].items()))
+        return int(not result["fair"])
     typer.echo(result["source"]["statement"])
     failed = [check for check in result["checks"] if check["status"] != "pass"]
     for check in failed:

@@ -28,11 +28,12 @@ def publish(
     history: History = Path("runs/drift"),
     textfiles: Annotated[Path | None, typer.Option(help="Folder of a node exporter's textfile collector.")] = None,
     gateway: Annotated[str | None, typer.Option(help="URL of a Prometheus Pushgateway.")] = None,
+    skew: Annotated[Path | None, typer.Option(help="What `monitor skew --out` or the step wrote.")] = None,
 ) -> None:
-    """Keep a drift result in the history and bring its gauges to Prometheus."""
+    """Keep a drift result in the history and bring its gauges, and those of the skew, to Prometheus."""
     from monitoring.publish import publish
 
-    typer.echo(f"page: {publish(drift, history, textfiles, gateway)}")
+    typer.echo(f"page: {publish(drift, history, textfiles, gateway, skew)}")
 
 
 def next_day(
@@ -57,14 +58,18 @@ def next_day(
 def skew(
     serving_log: ServingLog,
     rows: Rows,
+    out: Annotated[Path | None, typer.Option(help="Folder to write skew.json into, for `publish`.")] = None,
     settings: Settings = None,
     config: ConfigPath = None,
 ) -> None:
     """Compare the features of served requests with those of the samples; exits with 4 and names those that differ."""
     from monitoring.skew import feature_skew, skewed
+    from uniscale.artifacts import write_json
     from uniscale.errors import DataError
 
     found = feature_skew(serving_log, rows, load(config, settings).drift.skew_warn)
+    if out is not None:
+        write_json(out / "skew.json", found)
     if found["why_not"]:
         raise DataError(found["why_not"])
     typer.echo(
