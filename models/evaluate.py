@@ -176,11 +176,11 @@ def _parity(model: RankingModel, shown: Rows, judged: Judged, scorer: Scorer, fo
             if values.is_floating_point() and values.ndim >= 2:
                 values.copy_(values.half())
     task = model.spec.tasks[0]
-    full, rounded = judged.scores["candidate"][task], scorer(half, shown)[task]
-    if not np.isfinite(rounded).all():
+    if not all(values.isfinite().all() for values in half.parameters()):
         for name in ("max_difference", "rank_correlation", "auc_difference"):
             found.set(f"parity.{name}", float("nan"), "weights beyond 65504 overflow in half precision")
         return
+    full, rounded = judged.scores["candidate"][task], scorer(half, shown)[task]
     labels = judged.labels[task]
     found.set("parity.max_difference", float(np.abs(full - rounded).max()), "there are no rows")
     ranks = [np.unique(values, return_inverse=True)[1] for values in (full, rounded)]
