@@ -17,11 +17,11 @@ import numpy as np
 from monitoring.data_quality import Quality
 from monitoring.drift_embeddings import embedding_drift, sampled_vectors
 from monitoring.drift_faults import name_fault
-from monitoring.drift_gauges import gauges
 from monitoring.drift_predictions import prediction_windows
 from monitoring.drift_rows import batches, files, watched
 from monitoring.drift_sample import Levels, draw, level_of
 from monitoring.drift_scores import Buckets, Score, score
+from monitoring.gauges import gauges
 from monitoring.label_delay import daily_rates, late_labels
 from uniscale.artifacts import atomic_folder, read_json, write_json
 from uniscale.config import Config

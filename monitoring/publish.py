@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from monitoring.drift_gauges import skew_gauges
 from monitoring.drift_history import keep
+from monitoring.gauges import skew_gauges
 from uniscale.artifacts import read_json
 from uniscale.errors import DataError, ServingError
 

@@ -6,6 +6,7 @@ a tower for each task of each domain. A domain's rows meet the shared parts and 
 Shapes: R requests, N candidates, D domains, T tasks.
 """
 
+from abc import ABC, abstractmethod
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Self
@@ -36,7 +37,7 @@ class HeadSizes:
         return self.model.heads
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """(N, width) to logits (N, T); whatever serves one domain only is in `own`, by the domain's number."""
 
     def __init__(self, sizes: HeadSizes):
@@ -54,9 +55,9 @@ class Head(nn.Module):
         """What the head does to the embeddings before the backbone; nothing, as a rule."""
         return blocks
 
+    @abstractmethod
     def forward(self, x: Tensor, blocks: Blocks, embedded: Blocks) -> Tensor:
         """Logits (N, T) from the backbone's (N, width), the blocks, and what `embed` made of them."""
-        raise NotImplementedError
 
     def routing(self, batch: Batch) -> Routing:
         """Rows of each domain."""

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.simulated_users import drawn_orders
-from monitoring.drift_gauges import gauges, skew_gauges
+from monitoring.gauges import gauges, skew_gauges
 from monitoring.publish import publish
 from monitoring.retraining import Policy, choose_from
 from tests.monitoring import test_counterfactual, test_interleaving

@@ -14,9 +14,9 @@ import monitoring
 from monitoring.data_quality import Quality
 from monitoring.drift import _owner, _reference
 from monitoring.drift_embeddings import embedding_drift, sampled_vectors
-from monitoring.drift_gauges import gauges, skew_gauges
 from monitoring.drift_history import history, keep
 from monitoring.drift_rows import Batch, Column
+from monitoring.gauges import gauges, skew_gauges
 from tests.sample_folder import SPEC, write_samples
 from uniscale.config import load_config
 
