@@ -57,31 +57,35 @@ def spec_of(behaviours: int) -> SampleSpec:
     )
 
 
-def rows_of(spec: SampleSpec, candidates: int, behaviours: int, point_wise: bool) -> Rows:
-    """One random request, the same in both feeds: C candidates of one request, or C requests of one candidate."""
+def rows_of(spec: SampleSpec, candidates: int, behaviours: int, point_wise: bool, requests: int = 1) -> Rows:
+    """Random requests of C candidates each, the same in both feeds: as they are, or each candidate as a request."""
     rng = np.random.default_rng(0)
     copies = candidates if point_wise else 1
-    item, seen = rng.integers(1, ITEMS, candidates), rng.integers(1, ITEMS, behaviours)
-    columns = {
-        "user_id_hash": rng.integers(1, 10**6, 1),
-        "user_clicks_7d": rng.poisson(5, 1),
-        "query_hash": rng.integers(1, 10**6, 1),
-        "context_device": rng.integers(1, 4, 1),
-        "query_text": rng.normal(size=(1, TEXT_DIM)),
-        "domain_index": np.zeros(1),
-        "scenarios": np.array([[1.0, 0.0]]),
-        "ts": np.array([10**9]),
+    of_request = {
+        "user_id_hash": rng.integers(1, 10**6, requests),
+        "user_clicks_7d": rng.poisson(5, requests),
+        "query_hash": rng.integers(1, 10**6, requests),
+        "context_device": rng.integers(1, 4, requests),
+        "query_text": rng.normal(size=(requests, TEXT_DIM)),
+        "domain_index": np.arange(requests) % len(spec.domains),
+        "scenarios": np.tile([1.0, 0.0], (requests, 1)),
+        "ts": np.full(requests, 10**9),
+    }
+    seen = rng.integers(1, ITEMS, (requests, behaviours))
+    of_behaviour = {
         "behaviour_item": seen,
         "behaviour_category_1": seen % 20 + 1,
-        "behaviour_type": hash_many(EVENT_TYPES)[rng.integers(0, len(EVENT_TYPES), behaviours)],
+        "behaviour_type": hash_many(EVENT_TYPES)[rng.integers(0, len(EVENT_TYPES), seen.shape)],
         "behaviour_index": seen,
-        "behaviour_ts": 10**9 - np.sort(rng.integers(1, 10**7, behaviours))[::-1],
+        "behaviour_ts": 10**9 - np.sort(rng.integers(1, 10**7, seen.shape))[:, ::-1],
     }
-    columns = {name: np.concatenate([column] * copies) for name, column in columns.items()}
-    columns |= {"item_hash": item, "item_category_1": item % 20 + 1, "item_price": rng.gamma(2, 20, candidates)}
+    item = rng.integers(1, ITEMS, requests * candidates)
+    columns = {name: column.repeat(copies, axis=0) for name, column in of_request.items()}
+    columns |= {name: column.repeat(copies, axis=0).ravel() for name, column in of_behaviour.items()}
+    columns |= {"item_hash": item, "item_category_1": item % 20 + 1, "item_price": rng.gamma(2, 20, len(item))}
     columns |= {"item": item}
-    offsets = np.arange(candidates + 1) if point_wise else np.array([0, candidates])
-    return Rows.of(spec, columns, offsets, np.arange(copies + 1) * behaviours)
+    each = 1 if point_wise else candidates
+    return Rows.of(spec, columns, np.arange(0, len(item) + 1, each), np.arange(requests * copies + 1) * behaviours)
 
 
 def vectors_of() -> ItemVectors:
@@ -91,8 +95,13 @@ def vectors_of() -> ItemVectors:
     return ItemVectors(content, text)
 
 
-def peak_bytes(work: Callable[[], object]) -> int:
-    """Highest sum of what is allocated and not yet freed while some work runs, on the CPU's allocator."""
+def peak_bytes(work: Callable[[], object], device: torch.device | None = None) -> int:
+    """Highest sum of what is allocated and not yet freed while some work runs, beyond what was before it."""
+    if device is not None and device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
         work()

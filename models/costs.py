@@ -1,7 +1,8 @@
 """What a training costs: FLOPs, the time of each phase, and the share of the machine's matmul peak (MFU)."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from typing import Any
 
@@ -36,14 +37,54 @@ def matmul_peak(device: torch.device, dtype: torch.dtype = torch.float32, repeat
     out = left @ right
     best = float("inf")
     for _ in range(repeats):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait(device)
         start = time.perf_counter()
         torch.mm(left, right, out=out)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait(device)
         best = min(best, time.perf_counter() - start)
     return 2.0 * size**3 / best
+
+
+def wait(device: torch.device | None) -> None:
+    """Until a device has finished what it was given; a CPU has."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class PhaseClock:
+    """Adds the seconds of each phase to a dictionary, by the device's own clock.
+
+    Work for CUDA is queued: events mark where a phase starts and ends, and nobody waits for them before `settle`. What
+    the device idles while the CPU prepares a phase counts as that phase's.
+    """
+
+    def __init__(self, device: torch.device, seconds: dict[str, float]):
+        self.device, self.seconds = device, seconds
+        self._marked: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Time a block of work."""
+        if self.device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            yield
+            end.record()
+            self._marked.append((phase, start, end))
+            return
+        started = time.perf_counter()
+        yield
+        self._add(phase, time.perf_counter() - started)
+
+    def settle(self) -> None:
+        """Bring the dictionary up to date."""
+        wait(self.device)
+        for phase, start, end in self._marked:
+            self._add(phase, start.elapsed_time(end) / 1000.0)
+        self._marked.clear()
+
+    def _add(self, phase: str, seconds: float) -> None:
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
 
 def speed(
