@@ -7,6 +7,11 @@ so masked scores meet `softmax`, never a bare `exp`.
 With P = softmax(S), S = q kᵀ / √e + bias, O = P v and l = log Σ_j exp s_j, the backward pass is
 dS = P ∘ (dO vᵀ − rowsum(dO ∘ O) + dl).
 
+On CUDA the scores of many keys are never stored: torch's memory-efficient kernels give the log-sum-exp too. Their
+backward pass has no place for dl, so it is told of an output O' = O − dO · dl / |dO|², for which rowsum(dO ∘ O') is
+rowsum(dO ∘ O) − dl. A row without dO passes on nothing of dl, which is right where parts are merged: there dl is a
+product of dO.
+
 Shapes: B rows, H heads, n queries, p keys, e width of a head.
 """
 
@@ -17,6 +22,8 @@ from torch import Tensor
 
 NARROW = 16  # keys
 NAIVE = 400  # multiplications of a small product, below which torch's bmm is a plain loop on CPU
+FEW = 64  # keys: their scores are cheaper to store than a CUDA kernel's tile of 64 or 128 is to fill
+ALIGNED, BIAS_ALIGNED = 8, 16  # elements: what the CUDA kernels ask of a head's width and of a bias's rows
 LOWEST = torch.finfo(torch.float32).min / 2  # of a masked score, to which another may be added without overflow
 
 
@@ -38,6 +45,8 @@ def attend_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> 
     """
     if k.shape[2] == 0:
         return torch.zeros_like(q), q.new_full((*q.shape[:-1], 1), -torch.inf, dtype=torch.float32)
+    if q.device.type == "cuda" and k.shape[2] > FEW and q.shape[-1] % ALIGNED == 0:
+        return _on_cuda(q, k, v, mask)
     bias = None
     if mask is not None:
         bias = torch.zeros(mask.shape, device=q.device).masked_fill_(~mask, LOWEST)
@@ -90,3 +99,44 @@ class _Attention(torch.autograd.Function):
             (weights.to(of_out.dtype).transpose(-1, -2) @ of_out).to(v.dtype),
             None,
         )
+
+
+def _on_cuda(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else q.dtype
+    bias = None
+    if mask is not None:
+        rows = -(-mask.shape[-1] // BIAS_ALIGNED) * BIAS_ALIGNED
+        bias = q.new_zeros(*mask.shape[:-1], rows, dtype=kind)[..., : mask.shape[-1]]
+        bias.masked_fill_(~mask, torch.finfo(kind).min / 2)
+    out, total = _Fused.apply(q.to(kind), k.to(kind), v.to(kind), bias)
+    if mask is not None:
+        total = total.masked_fill(~mask.any(-1, keepdim=True), LOWEST)
+    return out, total
+
+
+class _Fused(torch.autograd.Function):
+    """`_forward` and its gradient by the CUDA kernels that keep no scores."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        wide = None if bias is None else bias.expand(*q.shape[:3], -1)
+        out, total, *random = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, wide, True)
+        ctx.save_for_backward(q, k, v, out, total, *random, *(() if wide is None else (wide,)))
+        ctx.set_materialize_grads(False)
+        return out, total[..., : q.shape[2]].unsqueeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        q, k, v, out, total, *random_and_bias = ctx.saved_tensors
+        of_out, of_total = gradients
+        if of_out is None:
+            return None, None, None, None
+        if of_total is not None:
+            upstream = of_out.float()
+            share = of_total / upstream.square().sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+            out = (out - upstream * share).to(out.dtype)
+        seed, offset, *bias = random_and_bias
+        *found, _ = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
+            of_out, q, k, v, bias[0] if bias else None, out, total, seed, offset, 0.0, [True, True, True, False]
+        )
+        return *found, None

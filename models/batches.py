@@ -55,6 +55,10 @@ class Batch:
         moved = (getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
         return Batch(*moved)
 
+    def pinned(self) -> "Batch":
+        """The batch in page-locked memory, which a CUDA device reads on its own."""
+        return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+
     def expand(self, per_request: Tensor) -> Tensor:
         """(R, …) to (N, …): each candidate gets its request's value."""
         return per_request.index_select(0, self.request_of)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import NAIVE, attend_part
+from models.attention import NAIVE, NARROW, attend_part
 from models.batches import Batch
 
 
@@ -122,8 +122,10 @@ class TokenFFN(nn.Module):
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """(B, k, d) to (B, k, d), where the k tokens are numbers start … start + k - 1."""
         hidden = self.rise.by_token(x.transpose(0, 1), start)
-        if self.gated:  # the halves are copied apart, as SiLU of narrow strided rows is not vectorised on CPU
-            gate, rest = hidden.unflatten(-1, (2, -1)).movedim(-2, 0).contiguous()
+        if self.gated:
+            gate, rest = hidden.chunk(2, dim=-1)
+            if x.device.type == "cpu":  # where SiLU of narrow strided rows is not vectorised
+                gate, rest = hidden.unflatten(-1, (2, -1)).movedim(-2, 0).contiguous()
             hidden = F.silu(gate) * rest
         else:
             hidden = F.silu(hidden)
@@ -145,7 +147,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float | None = No
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, n, d_head)
     products = q.shape[2] * k.shape[2] * q.shape[-1]
-    if q.device.type == "cpu" and torch.is_grad_enabled() and products >= NAIVE:
+    few = q.device.type == "cuda" and k.shape[2] <= NARROW  # fused kernels there fill tiles of 64 tokens or more
+    if torch.is_grad_enabled() and (few or (q.device.type == "cpu" and products >= NAIVE)):
         q = q if scale is None else q * (scale * q.shape[-1] ** 0.5)
         return attend_part(q, k, v)[0].transpose(1, 2).flatten(-2)
     return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(-2)

@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.candidate_history import CandidateHistory
-from models.hhsft import Tokenizer
 from models.inputs import Blocks, Widths
 from models.layers import MixedLinear, mlp
 from models.onetrans_tokens import token_map
 from models.shared_attention import fold, merge_heads, split_heads, unfold
+from models.tokens import Tokenizer
 from uniscale.model_sections import ModelConfig
 from uniscale.samples import SampleSpec
 

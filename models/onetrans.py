@@ -138,20 +138,22 @@ class OneTrans(nn.Module):
         x, exists = self.sequence(blocks)
         keys, masks = [], []
         most = self.sequence.most
+        position = torch.arange(-x.shape[1], 0, device=x.device)
+        rotation = self.stack[0].rotation(position)
         for block, kept in zip(self.stack, self.widths_kept, strict=True):
-            position = torch.arange(-x.shape[1], 0, device=x.device)
             normed = block.normed(x)
-            k, v = block.keys(normed, position)
+            k, v = block.keys(normed, rotation)
             keys.append((k, v))
             masks.append(exists)
             key_exists, key_position = exists, position
             if kept < most:
                 x, normed, exists, most = tail(x, kept), tail(normed, kept), tail(exists, kept), kept
-                position = torch.arange(-kept, 0, device=x.device)
+                position, rotation = torch.arange(-kept, 0, device=x.device), rotation.tail(kept)
             later = position.unsqueeze(1) > key_position  # (L⁽ⁿ⁾, L⁽ⁿ⁻¹⁾)
             itself = position.unsqueeze(1) == key_position  # keeps the rows of empty positions finite
             mask = (later & key_exists.unsqueeze(1) | itself).unsqueeze(1)
-            x = block.update(x, normed, position, partial(attend, key=k, value=v, attn_mask=mask))
+            answer = partial(attend, key=k, value=v, attn_mask=mask)
+            x = block.update(x, normed, rotation, answer)
         return SequenceSide(tuple(keys), tuple(masks), self.mean(x, exists), end=0)
 
     def mean(self, x: Tensor, exists: Tensor) -> Tensor:
@@ -170,21 +172,22 @@ class OneTrans(nn.Module):
         before = torch.ones(self.shared, self.shared, dtype=torch.bool, device=device).tril()
         own_mask = (then.unsqueeze(1) >= then) & exists.unsqueeze(1) | (then.unsqueeze(1) == then)  # (N, o, o)
         features = candidate.shape[1] - self.own_sequence
+        turned_first, turned = (self.stack[0].rotation(place) for place in (first, then))
         for block, (k, v), known in zip(self.stack, side.keys, side.exists, strict=True):
             if request is not None:
                 normed = block.normed(request)
-                own_k, own_v = block.keys(normed, first, self.shared)
+                own_k, own_v = block.keys(normed, turned_first, self.shared)
                 k, v = torch.cat([k, own_k], dim=2), torch.cat([v, own_v], dim=2)
                 of_s = known.unsqueeze(1).expand(-1, self.shared, -1)
                 mask = torch.cat([of_s, before.expand(len(known), -1, -1)], dim=2).unsqueeze(1)
                 known = F.pad(known, (0, self.shared), value=True)
                 answer = partial(attend, key=k, value=v, attn_mask=mask)
-                request = block.update(request, normed, first, answer, self.shared)
+                request = block.update(request, normed, turned_first, answer, self.shared)
             normed = block.normed(candidate)
-            own_k, own_v = block.keys(normed, then, features, self.shared)
+            own_k, own_v = block.keys(normed, turned, features, self.shared)
             own_part = (own_k, own_v, own_mask.unsqueeze(1))
             answer = partial(attend_shared, shared=(k, v, known), own=own_part, batch=batch)
-            candidate = block.update(candidate, normed, then, answer, features, self.shared)
+            candidate = block.update(candidate, normed, turned, answer, features, self.shared)
         of_request = [side.mean] if request is None else [side.mean, self.norm(request).flatten(1)]
         return self.read_out(blocks, of_request, candidate, exists)
 
@@ -196,15 +199,14 @@ class OneTrans(nn.Module):
         most = self.sequence.most
         for block, kept in zip(self.stack, self.widths_kept, strict=True):
             tokens, mask = torch.cat([x, candidate], dim=1), torch.cat([known, exists], dim=1)
-            k, v = block.keys(
-                block.normed(tokens), torch.arange(tokens.shape[1], device=x.device) - x.shape[1], features
-            )
+            rotation = block.rotation(torch.arange(tokens.shape[1], device=x.device) - x.shape[1])
+            k, v = block.keys(block.normed(tokens), rotation, features)
             if kept < most:
                 x, known, most = tail(x, kept), tail(known, kept), kept
             tokens = torch.cat([x, candidate], dim=1)
-            position = torch.arange(tokens.shape[1], device=x.device) - x.shape[1]
+            rotation = block.rotation(torch.arange(tokens.shape[1], device=x.device) - x.shape[1])
             answer = partial(attend, key=k, value=v, attn_mask=mask[:, None, None])
-            tokens = block.update(tokens, block.normed(tokens), position, answer, features)
+            tokens = block.update(tokens, block.normed(tokens), rotation, answer, features)
             x, candidate = tokens[:, : x.shape[1]], tokens[:, x.shape[1] :]
         return self.read_out(blocks, [], candidate, exists, [self.mean(x, known)])
 

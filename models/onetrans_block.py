@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import RMSNorm, TokenFFN, TokenLinear
-from models.shared_attention import merge_heads, rotate, split_heads
+from models.shared_attention import Rotation, merge_heads, rotate, split_heads
 from uniscale.model_sections import OneTransConfig
 
 
@@ -40,34 +40,38 @@ class OneTransBlock(nn.Module):
     def __init__(self, features: int, config: OneTransConfig, dropout: float):
         super().__init__()
         d, hidden = config.dim, config.ffn_multiple * config.dim
-        self.heads = config.heads
+        self.heads, self.head_width = config.heads, d // config.heads
         self.norms = nn.ModuleList(RMSNorm(d) for _ in range(2))
         self.query = Mixed(lambda tokens, own: TokenLinear(tokens, d, d, own), features, config.mixed)
         self.key_value = Mixed(lambda tokens, own: TokenLinear(tokens, d, 2 * d, own), features, config.mixed)
         self.ffn = Mixed(lambda tokens, own: TokenFFN(tokens, d, hidden, own, dropout), features, config.mixed)
+
+    def rotation(self, position: Tensor) -> Rotation:
+        """Of positions (n,), for `keys` and `update` of every block."""
+        return Rotation.of(position, self.head_width)
 
     def normed(self, x: Tensor) -> Tensor:
         """RMSNorm(X), (B, n, d), which queries, keys and values are made of."""
         normed: Tensor = self.norms[0](x)
         return normed
 
-    def keys(self, normed: Tensor, position: Tensor, features: int = 0, start: int = 0) -> tuple[Tensor, Tensor]:
+    def keys(self, normed: Tensor, rotation: Rotation, features: int = 0, start: int = 0) -> tuple[Tensor, Tensor]:
         """k and v, (B, H, n, e) each, of normed tokens whose last `features` are NS-tokens number start …"""
         k, v = self.key_value(normed, features, start).chunk(2, dim=-1)
-        return rotate(split_heads(k, self.heads), position), split_heads(v, self.heads)
+        return rotate(split_heads(k, self.heads), rotation), split_heads(v, self.heads)
 
     def update(
         self,
         x: Tensor,
         normed: Tensor,
-        position: Tensor,
+        rotation: Rotation,
         attention: Callable[[Tensor], Tensor],
         features: int = 0,
         start: int = 0,
     ) -> Tensor:
         """The block's output for tokens (B, n, d); `attention` answers their queries, (B, H, n, e) to the same."""
         q = self.query(normed, features, start)
-        z = x + merge_heads(attention(rotate(split_heads(q, self.heads), position)))
+        z = x + merge_heads(attention(rotate(split_heads(q, self.heads), rotation)))
         output: Tensor = z + self.ffn(self.norms[1](z), features, start)
         return output
 

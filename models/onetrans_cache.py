@@ -144,8 +144,9 @@ class OneTransCache:
         end = start + x.shape[1]
         for number, (block, width) in enumerate(zip(self.network.stack, self.network.widths_kept, strict=True)):
             position = torch.arange(start, end, device=x.device)
+            rotation = block.rotation(position)
             fresh = block.normed(x[:, valid - start :])
-            k, v = (self._kept(part) for part in block.keys(fresh, position[valid - start :]))
+            k, v = (self._kept(part) for part in block.keys(fresh, rotation[valid - start :]))
             first = max(start, end - width)  # of the positions that ask
             known = first  # outputs before this position are still right
             outputs = []
@@ -160,7 +161,7 @@ class OneTransCache:
             mask = asking.unsqueeze(1) >= position
             answer = partial(attend, key=self._used(k), value=self._used(v), attn_mask=mask)
             asked = x[:, known - start :]
-            outputs.append(self._kept(block.update(asked, block.normed(asked), asking, answer)))
+            outputs.append(self._kept(block.update(asked, block.normed(asked), rotation[known - start :], answer)))
             output = torch.cat(outputs, dim=1)
             yield BlockCache(start, end, k, v, output)
             x, start, valid = self._used(output), first, known

@@ -2,6 +2,7 @@
 tables.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -64,7 +65,7 @@ class Optimisers:
         if self.table.grad is not None and self.tables.replicated:
             self.table.grad = self.world.gather_rows(self.table.grad)
 
-    def step(self, number: int) -> Tensor:
+    def step(self, number: int) -> float:
         """Clip, update and clear; `number` counts from 0 and sets the warm-up. Returns the norm before clipping."""
         warm = min(1.0, (number + 1) / max(self.config.warmup_steps, 1))
         for group in self.dense.param_groups:
@@ -72,8 +73,8 @@ class Optimisers:
         for group in self.sparse.param_groups:
             group["lr"] = self.config.embedding_learning_rate * warm
         self.scaler.unscale_(self.dense)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
-        if self.scaler.is_enabled() or norm.isfinite():  # a scaler skips bad steps itself
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip))
+        if self.scaler.is_enabled() or math.isfinite(norm):  # a scaler skips bad steps itself
             self.scaler.step(self.dense)
             self.scaler.step(self.sparse)
             self.scaler.update()

@@ -7,7 +7,10 @@ softmax over both together = σ(l_s − l_o) · (shared part) + σ(l_o − l_s) 
 Shapes: R requests, N candidates, C longest candidate list, H heads, o tokens a candidate, p shared tokens, e = d / H.
 """
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.attention import attend_part
@@ -57,14 +60,35 @@ def attend_shared(
     return torch.lerp(of_own, of_shared, weight)
 
 
-def rotate(x: Tensor, position: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Rotation:
+    """Cosines and signed sines that turn heads of width e at n positions, (n, e) each."""
+
+    cos: Tensor
+    sin: Tensor
+
+    @classmethod
+    def of(cls, position: Tensor, width: int) -> "Rotation":
+        """For positions (n,), whole numbers of either sign, and e even."""
+        half = width // 2
+        rate = 10_000.0 ** (-torch.arange(half, device=position.device, dtype=torch.float64) / half)
+        angle = position.to(torch.float64).unsqueeze(-1) * rate  # in float64: large positions keep their differences
+        cos, sin = angle.cos().float(), angle.sin().float()
+        return cls(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
+
+    def __getitem__(self, rows: slice) -> "Rotation":
+        return Rotation(self.cos[rows], self.sin[rows])
+
+    def tail(self, kept: int) -> "Rotation":
+        """Of the last positions, zeros ahead where n is smaller."""
+        cos, sin = (F.pad(x, (0, 0, kept, 0))[-kept:] for x in (self.cos, self.sin))
+        return Rotation(cos, sin)
+
+
+def rotate(x: Tensor, by: Rotation) -> Tensor:
     """Rotary position encoding (Su et al. 2021): q · k then depends on the difference of two positions alone.
 
-    x is (B, H, n, e) with e even, position (n,) whole numbers of either sign.
+    x is (B, H, n, e).
     """
-    half = x.shape[-1] // 2
-    rate = 10_000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
-    angle = position.to(torch.float64).unsqueeze(-1) * rate  # in float64: large positions keep their differences
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     # [x_1 cos - x_2 sin; x_1 sin + x_2 cos] in two passes over whole heads
-    return torch.addcmul(x * torch.cat([cos, cos], -1), x.roll(half, -1), torch.cat([-sin, sin], -1))
+    return torch.addcmul(x * by.cos.to(x.dtype), x.roll(x.shape[-1] // 2, -1), by.sin.to(x.dtype))

@@ -5,10 +5,9 @@ Validation is UniScale's (4.1): exposed rows of the target domain with in-domain
 
 import hashlib
 import json
+import math
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from models.batches import Batch, to_batch
 from models.blame import cause
 from models.calibrate import fit_platt
 from models.checkpoint import load_model, save_model
-from models.costs import costs_html, flops_per_sample, matmul_peak, speed
+from models.costs import PhaseClock, costs_html, flops_per_sample, matmul_peak, speed
 from models.curves import page
 from models.data import Position, Reader, Subset, prefetch, read_rows, row_files
 from models.distributed import World, world_of
@@ -206,6 +205,7 @@ class Run:
         self.state, kept = load_checkpoint(self.work, self.state.fingerprint, self.model, self.optimisers, self.world)
         self.next_batch.restore(kept)
         state = self.state
+        self.clock = PhaseClock(self.device, state.seconds)
         if state.step:
             print(f"{self.name}: going on from step {state.step}", flush=True)
         shown = progress.Progress(f"train {self.name}", self.expected * train.epochs, "samples")
@@ -214,7 +214,7 @@ class Run:
         while state.position.epoch < train.epochs and state.stale_epochs < train.patience:
             if self.sparse_start is not None and state.position == Position(state.position.epoch, 0, 0):
                 self.optimisers.reset_sparse(self.sparse_start)
-            batches = prefetch(self.reader.batches(state.position))
+            batches = prefetch(self.offered(state.position))
             while True:
                 with self.clock("data"):
                     entry = next(batches, None)
@@ -233,6 +233,11 @@ class Run:
         load_best(self.work, self.model)
         self.model.eval()
 
+    def offered(self, position: Position) -> Iterator[tuple[Position, Batch]]:
+        """The reader's batches, on CUDA in memory that the device copies from while it computes."""
+        for after, batch in self.reader.batches(position):
+            yield after, batch.pinned() if self.device.type == "cuda" else batch
+
     def calibrate(self) -> None:
         """Fit each task's Platt scaling on the validation rows, so that the model ships probabilities."""
         logits = predict_logits(self.model, self.valid, self.reader.vectors).astype(np.float64)
@@ -244,9 +249,10 @@ class Run:
         train, state = self.config.train, self.state
         autocast = train.precision != "float32" and self.device.type == "cuda"
         with self.clock("data"):
+            count = torch.tensor([batch.candidates if batch.weights.any() else 0])
+            totals = torch.cat([batch.weights.sum(0), count]).to(self.device)
             batch = batch.to(self.device)
-            count = torch.tensor([batch.candidates if batch.weights.any() else 0], device=self.device)
-            totals = self.world.sum(torch.cat([batch.weights.sum(0), count]))
+            totals = self.world.sum(totals)
         if train.next_batch:
             with self.clock("validation"):
                 self.next_batch.predict(self.model, batch)
@@ -255,23 +261,24 @@ class Run:
                 logits = self.forward(batch)
             own = task_losses(logits, batch, totals[:-1])
             losses = self.world.sum(own.detach())
-            loss = losses.sum()
-        if not loss.isfinite():
-            raise ModelError(self.blame(f"the loss is {loss.item()}", batch))
         with self.clock("backward"):
             self.optimisers.backward(own.sum())
+            loss, samples = float(losses.sum()), int(totals[-1])  # the one place where a step waits for the device
+        if not math.isfinite(loss):
+            raise ModelError(self.blame(f"the loss is {loss}", batch))
         with self.clock("optimiser"):
             norm = self.optimisers.step(self.steps_before + state.step)
-        if not self.optimisers.scaler.is_enabled() and not norm.isfinite():
-            raise ModelError(self.blame(f"the gradient's norm is {norm.item()}", batch))
+        if not self.optimisers.scaler.is_enabled() and not math.isfinite(norm):
+            raise ModelError(self.blame(f"the gradient's norm is {norm}", batch))
         if state.step % CURVE_POINTS == 0:
             state.curve.append({"step": state.step, **self.by_task(losses)})
         state.step += 1
-        state.samples += int(totals[-1])
-        return float(loss)
+        state.samples += samples
+        return loss
 
     def save(self) -> None:
         """Write a checkpoint."""
+        self.clock.settle()
         save_checkpoint(self.work, self.state, self.model, self.optimisers, self.next_batch.tensors(), self.world)
 
     def end_epoch(self) -> None:
@@ -298,6 +305,7 @@ class Run:
 
     def report(self) -> dict[str, Any]:
         """What the training cost and reached."""
+        self.clock.settle()
         state, tables = self.state, self.model.inputs.tables
         dense = sum(p.numel() for p in self.model.parameters()) - tables.weight.numel()
         train = self.config.train
@@ -346,15 +354,6 @@ class Run:
     def by_task(self, losses: Tensor) -> dict[str, float]:
         """Loss of each task by its name."""
         return dict(zip(self.spec.tasks, losses.tolist(), strict=True))
-
-    @contextmanager
-    def clock(self, phase: str) -> Iterator[None]:
-        """Add a block's wall time to a phase."""
-        start = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.state.seconds[phase] = self.state.seconds.get(phase, 0.0) + time.perf_counter() - start
 
 
 def curves_page(state: State, tasks: tuple[str, ...], name: str, report: dict[str, Any]) -> str:

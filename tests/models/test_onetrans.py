@@ -13,7 +13,7 @@ from models.attention import attend_part
 from models.batches import to_batch
 from models.onetrans_block import OneTransBlock, pyramid, tail
 from models.optimisers import task_losses
-from models.shared_attention import attend_shared, fold, rotate, unfold
+from models.shared_attention import Rotation, attend_shared, fold, rotate, unfold
 from models.zoo import build_model
 from tests.models.small import small_config, small_model, some_rows
 from tests.sample_folder import SPEC
@@ -39,6 +39,11 @@ def built(name, *switches, types="[t1, t0]"):
             parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
         model.inputs.tables.weight[0] = 0.0
     return model
+
+
+def turn(x, position):
+    """Heads (…, 1, e) rotated to one position."""
+    return rotate(x, Rotation.of(torch.tensor([position]), x.shape[-1]))
 
 
 def maps(net, token, features):
@@ -75,7 +80,7 @@ def dense(network, s, kinds, own):
             heads = []
             for first in range(0, config.dim, config.dim // config.heads):
                 at = slice(first, first + config.dim // config.heads)
-                turned = [rotate(y[at].view(1, 1, 1, -1), torch.tensor([p])).flatten() for y, p in
+                turned = [turn(y[at].view(1, 1, 1, -1), p).flatten() for y, p in
                           [(q[i], place[i]), *((k[j], place[j]) for j in seen)]]  # fmt: skip
                 scores = torch.stack([turned[0] @ key for key in turned[1:]]) / (at.stop - at.start) ** 0.5
                 weights = torch.softmax(scores, dim=0)
@@ -321,10 +326,10 @@ def test_events_do_not_know_the_time_of_the_request(data):
 
 def test_rotary_products_depend_on_the_difference_of_positions():
     q, k = torch.randn(2, 3, 1, 8), torch.randn(2, 3, 1, 8)
-    at = lambda i, j: (rotate(q, torch.tensor([i])) * rotate(k, torch.tensor([j]))).sum(-1)  # noqa: E731
+    at = lambda i, j: (turn(q, i) * turn(k, j)).sum(-1)  # noqa: E731
     torch.testing.assert_close(at(5, 2), at(100_003, 100_000), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(at(5, 2), at(5, 3))
-    torch.testing.assert_close(rotate(q, torch.tensor([0])), q)
+    torch.testing.assert_close(turn(q, 0), q)
 
 
 def test_attention_in_two_parts_is_attention_over_both(data):
