@@ -3,19 +3,24 @@
 Weights are float16 on disk and float32 in memory; the precision is that of the arithmetic (`serving.precision`). A
 OneTrans computes a returning user's behaviours from where the last request left them, exactly as from the start
 (`models.onetrans_cache`); other models have nothing to keep, as their behaviours meet the request before they meet
-each other.
+each other. On CUDA requests run as recorded graphs (`serving.cuda_graphs`), which cost less than a returning user's
+shorter work without one: nothing of users is kept there.
 """
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import deepcopy
 from typing import Any
 
 import torch
+from torch import nn
 
 from models.batches import Batch, narrowed
+from models.layers import TokenLinear
 from models.onetrans import OneTrans
 from models.onetrans_cache import OneTransCache
 from models.ranking import RankingModel
+from serving.cuda_graphs import GraphScorer
 from serving.user_states import History, UserStates
 from uniscale.samples import SampleSpec
 
@@ -41,16 +46,31 @@ class ServedModel:
         half: bool = False,
         found: Callable[[str], None] = lambda outcome: None,
     ):
-        self.device, self.precision = device or torch.device("cpu"), torch.float32
+        self.device = device or torch.device("cpu")
         self.measured: dict[str, float] = {}  # precision: milliseconds, where it was measured
         self.model = model.to(self.device).eval()
+        self._graphs: GraphScorer | None = None
+        self.precision = torch.float32
         network = model.network
         has_history = bool(model.spec.select("behaviour"))
         cacheable = states is not None and isinstance(network, OneTrans) and network.causal and has_history
+        cacheable = cacheable and self.device.type == "cpu"
         self.cache = OneTransCache(model, half) if cacheable else None
         self._offered = model.spec
         # Not the model itself: the states that it leaves behind would keep it in memory after it was replaced.
         self._states, self._found, self._key = states, found, object()
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the arithmetic."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, precision: torch.dtype) -> None:
+        self._precision = precision
+        if self.device.type == "cuda":
+            lower = self.model if precision is torch.float32 else lowered(self.model, precision)
+            self._graphs = GraphScorer(self._computed_by(lower), self.device, self.model.spec.max_behaviours)
 
     def given(self, offered: SampleSpec) -> "ServedModel":
         """The same model, from now on for batches of all features that a service looks up."""
@@ -61,6 +81,8 @@ class ServedModel:
         """Calibrated probabilities, (N, T), on the CPU; `history` of a batch of one request lets its state be kept."""
         with self._arithmetic():
             batch = narrowed(batch, self._offered, self.model.spec)
+            if self._graphs is not None and batch.requests == 1:
+                return self._graphs(batch)
             batch = batch if self.device.type == "cpu" else batch.to(self.device)
             if history is None or self.cache is None:
                 return self.model.score(batch).float().cpu()
@@ -85,6 +107,22 @@ class ServedModel:
             self._states.put(key, (history.events, state), state.size_bytes + history.events.nbytes)
         return scores
 
+    def _computed_by(self, model: RankingModel) -> Callable[[Batch], torch.Tensor]:
+        def score(batch: Batch) -> torch.Tensor:
+            with self._arithmetic():
+                return model.score(batch)
+
+        return score
+
     def _arithmetic(self) -> Any:
         lower = self.precision is not torch.float32
         return torch.autocast(self.device.type, self.precision) if lower else nullcontext()
+
+
+def lowered(model: RankingModel, precision: torch.dtype) -> RankingModel:
+    """A copy whose linear maps hold their weights as autocast would make them for each request."""
+    copy = deepcopy(model)
+    for module in copy.modules():
+        if isinstance(module, nn.Linear | TokenLinear):
+            module.to(precision)
+    return copy

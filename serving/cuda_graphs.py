@@ -1,0 +1,129 @@
+"""Scoring on CUDA by recorded graphs: one launch a request, where a model's some thousand kernels cost the CPU more
+time to start than the device takes to run them.
+
+A graph is of fixed shapes, so a request is padded to the next power of two of candidates and of behaviours, which
+changes none of its scores, and the padding's scores are cut off. A request's tensors travel in one copy. Shapes are
+recorded as they come, 50 ms or so for the first request of each.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.batches import Batch
+
+SMALLEST = 16  # candidates, behaviours
+ALIGNMENT = 16  # bytes, of each tensor in the buffer that travels
+WARM_UP = 2  # runs before a recording, in which libraries choose kernels and take their memory
+_DEVICE = threading.Lock()  # one request at a time: models share the device, and nothing may run beside a recording
+
+
+def room_for(count: int) -> int:
+    """The next power of two that holds so many, at least `SMALLEST`."""
+    return max(SMALLEST, 1 << (count - 1).bit_length())
+
+
+def widened(batch: Batch, candidates: int, behaviours: int) -> Batch:
+    """One request with more candidates, of missing features, and a longer padding of its history.
+
+    Args:
+        batch: R = 1.
+        candidates, behaviours: at least as many as the batch has.
+    """
+    more, longer = candidates - batch.candidates, behaviours - batch.behaviour_mask.shape[1]
+    wide = {}
+    for name in (f.name for f in fields(Batch)):
+        value = getattr(batch, name)
+        if name.startswith("candidate_") and value.dim() == 2 and name != "candidate_mask":
+            wide[name] = F.pad(value, (0, 0, 0, more))
+        elif name.startswith("behaviour_"):
+            wide[name] = F.pad(value, (0, 0, 0, longer) if value.dim() == 3 else (0, longer))
+    return replace(
+        batch,
+        offsets=torch.tensor([0, candidates]),
+        request_of=torch.zeros(candidates, dtype=torch.int64),
+        slot=torch.arange(candidates),
+        candidate_mask=torch.ones(1, candidates, dtype=torch.bool),
+        labels=F.pad(batch.labels, (0, 0, 0, more)),
+        weights=F.pad(batch.weights, (0, 0, 0, more)),
+        **wide,
+    )
+
+
+def packed(batch: Batch, device: torch.device | None = None) -> tuple[Tensor, Batch]:
+    """One buffer of bytes, and in it tensors of a batch's shapes; page-locked on the CPU without a device.
+
+    The contents are a copy of the batch.
+    """
+    values = [getattr(batch, f.name).contiguous() for f in fields(Batch)]
+    places, end = [], 0
+    for value in values:
+        places.append(end)
+        end += -(-value.numel() * value.element_size() // ALIGNMENT) * ALIGNMENT
+    if device is None:
+        buffer = torch.zeros(end, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+    else:
+        buffer = torch.zeros(end, dtype=torch.uint8, device=device)
+    views = [
+        buffer[place : place + value.numel() * value.element_size()].view(value.dtype).view(value.shape)
+        for place, value in zip(places, values, strict=True)
+    ]
+    for view, value in zip(views, values, strict=True):
+        view.copy_(value)
+    return buffer, Batch(*views)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A graph, and what it reads and writes."""
+
+    graph: torch.cuda.CUDAGraph
+    here: tuple[Tensor, Batch]  # on the CPU
+    there: tuple[Tensor, Batch]  # on the device
+    scores: Tensor  # (N, T), on the device
+
+
+class GraphScorer:
+    """`score` of batches of one request, recorded once a shape; thread-safe.
+
+    Args:
+        score: a batch on the device to (N, T); it must not wait for the device.
+        device: a CUDA device.
+        longest: behaviours that a history has at most.
+    """
+
+    def __init__(self, score: Callable[[Batch], Tensor], device: torch.device, longest: int):
+        self._score, self._device, self._longest = score, device, max(1, longest)
+        self._recorded: dict[tuple[int, int], Recording] = {}
+        self._memory = torch.cuda.graph_pool_handle()  # graphs run one after another, so they share it
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Scores (N, T) on the CPU, of a batch on the CPU."""
+        shape = room_for(batch.candidates), min(room_for(batch.behaviour_mask.shape[1]), self._longest)
+        wide = widened(batch, *shape)
+        with _DEVICE:
+            recording = self._recorded.get(shape)
+            if recording is None:
+                recording = self._recorded[shape] = self._record(wide)
+            for f in fields(Batch):
+                getattr(recording.here[1], f.name).copy_(getattr(wide, f.name))
+            recording.there[0].copy_(recording.here[0], non_blocking=True)
+            recording.graph.replay()
+            return recording.scores[: batch.candidates].float().cpu()
+
+    def _record(self, batch: Batch) -> Recording:
+        here, there = packed(batch), packed(batch, self._device)
+        aside = torch.cuda.Stream(self._device)
+        aside.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                self._score(there[1])
+        torch.cuda.current_stream(self._device).wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
+            scores = self._score(there[1])
+        return Recording(graph, here, there, scores)
