@@ -130,11 +130,11 @@ class _Fused(torch.autograd.Function):
         q, k, v, out, total, *random_and_bias = ctx.saved_tensors
         of_out, of_total = gradients
         if of_out is None:
-            return None, None, None, None
+            raise RuntimeError("a gradient of the log-sum-exp alone: on CUDA it is taken beside the output's")
         if of_total is not None:
             upstream = of_out.float()
-            share = of_total / upstream.square().sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-            out = (out - upstream * share).to(out.dtype)
+            size = upstream.square().sum(-1, keepdim=True)
+            out = (out - upstream * torch.where(size > 0, of_total / size, 0.0)).to(out.dtype)
         seed, offset, *bias = random_and_bias
         *found, _ = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
             of_out, q, k, v, bias[0] if bias else None, out, total, seed, offset, 0.0, [True, True, True, False]

@@ -263,7 +263,10 @@ class Run:
             losses = self.world.sum(own.detach())
         with self.clock("backward"):
             self.optimisers.backward(own.sum())
-            loss, samples = float(losses.sum()), int(totals[-1])  # the one place where a step waits for the device
+            loss, samples = (
+                float(losses.sum()),
+                int(totals[-1]),
+            )  # waits for the backward pass, so the norm below need not
         if not math.isfinite(loss):
             raise ModelError(self.blame(f"the loss is {loss}", batch))
         with self.clock("optimiser"):

@@ -7,8 +7,9 @@ recorded as they come, 50 ms or so for the first request of each.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from models.batches import Batch
 SMALLEST = 16  # candidates, behaviours
 ALIGNMENT = 16  # bytes, of each tensor in the buffer that travels
 WARM_UP = 2  # runs before a recording, in which libraries choose kernels and take their memory
-_DEVICE = threading.Lock()  # one request at a time: models share the device, and nothing may run beside a recording
+_DEVICE = threading.Lock()  # one request or recording at a time: models share the device
 
 
 def room_for(count: int) -> int:
@@ -27,8 +28,30 @@ def room_for(count: int) -> int:
     return max(SMALLEST, 1 << (count - 1).bit_length())
 
 
+def apart(batch: Batch) -> Iterator[Batch]:
+    """The requests of a batch, each as a batch of its own."""
+    ends = batch.offsets.tolist()
+    for r, (first, last) in enumerate(pairwise(ends)):
+        parts = {}
+        for f in fields(Batch):
+            value = getattr(batch, f.name)
+            of_candidate = f.name.startswith("candidate_") or f.name in ("labels", "weights")
+            parts[f.name] = value[first:last] if of_candidate else value[r : r + 1]
+        yield replace(batch, **{**parts, **_of_one(last - first)})
+
+
+def _of_one(candidates: int) -> dict[str, Tensor]:
+    """How the candidates of a batch of one request lie."""
+    return {
+        "offsets": torch.tensor([0, candidates]),
+        "request_of": torch.zeros(candidates, dtype=torch.int64),
+        "slot": torch.arange(candidates),
+        "candidate_mask": torch.ones(1, candidates, dtype=torch.bool),
+    }
+
+
 def widened(batch: Batch, candidates: int, behaviours: int) -> Batch:
-    """One request with more candidates, of missing features, and a longer padding of its history.
+    """One request with more candidates, all zeros, and a longer padding of its history.
 
     Args:
         batch: R = 1.
@@ -42,16 +65,8 @@ def widened(batch: Batch, candidates: int, behaviours: int) -> Batch:
             wide[name] = F.pad(value, (0, 0, 0, more))
         elif name.startswith("behaviour_"):
             wide[name] = F.pad(value, (0, 0, 0, longer) if value.dim() == 3 else (0, longer))
-    return replace(
-        batch,
-        offsets=torch.tensor([0, candidates]),
-        request_of=torch.zeros(candidates, dtype=torch.int64),
-        slot=torch.arange(candidates),
-        candidate_mask=torch.ones(1, candidates, dtype=torch.bool),
-        labels=F.pad(batch.labels, (0, 0, 0, more)),
-        weights=F.pad(batch.weights, (0, 0, 0, more)),
-        **wide,
-    )
+    wide |= {name: F.pad(getattr(batch, name), (0, 0, 0, more)) for name in ("labels", "weights")}
+    return replace(batch, **{**wide, **_of_one(candidates)})
 
 
 def packed(batch: Batch, device: torch.device | None = None) -> tuple[Tensor, Batch]:
@@ -88,7 +103,7 @@ class Recording:
 
 
 class GraphScorer:
-    """`score` of batches of one request, recorded once a shape; thread-safe.
+    """`score`, request by request, recorded once a shape; thread-safe.
 
     Args:
         score: a batch on the device to (N, T); it must not wait for the device.
@@ -103,6 +118,9 @@ class GraphScorer:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Scores (N, T) on the CPU, of a batch on the CPU."""
+        return torch.cat([self._one(request) for request in apart(batch)])
+
+    def _one(self, batch: Batch) -> Tensor:
         shape = room_for(batch.candidates), min(room_for(batch.behaviour_mask.shape[1]), self._longest)
         wide = widened(batch, *shape)
         with _DEVICE:

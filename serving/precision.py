@@ -39,7 +39,7 @@ def choose(model: ServedModel, batch: Batch, tolerance: float) -> None:
         model.precision = precision
         try:
             if model.device.type == "cuda":
-                model.score(batch)  # the first request of a shape records it
+                model.score(batch)  # the first request of a shape is recorded
             first, worst = _timed(model, lambda: float((model.score(batch) - expected).abs().max()))
         except RuntimeError:  # a kernel that this device lacks in this precision
             continue
@@ -48,6 +48,7 @@ def choose(model: ServedModel, batch: Batch, tolerance: float) -> None:
         if worst <= tolerance and needed * CLEARLY[model.device.type] <= measured["float32"] and needed < best:
             best, chosen = needed, precision
     model.precision, model.measured = chosen, {name: round(needed, 3) for name, needed in measured.items()}
+    model.settle()
 
 
 def _milliseconds(model: ServedModel, batch: Batch) -> float:

@@ -10,6 +10,7 @@ shorter work without one: nothing of users is kept there.
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class ServedModel:
         self.device = device or torch.device("cpu")
         self.measured: dict[str, float] = {}  # precision: milliseconds, where it was measured
         self.model = model.to(self.device).eval()
-        self._graphs: GraphScorer | None = None
+        self._graphs: dict[torch.dtype, GraphScorer] = {}  # on CUDA, of each precision tried
         self.precision = torch.float32
         network = model.network
         has_history = bool(model.spec.select("behaviour"))
@@ -68,9 +69,14 @@ class ServedModel:
     @precision.setter
     def precision(self, precision: torch.dtype) -> None:
         self._precision = precision
-        if self.device.type == "cuda":
-            lower = self.model if precision is torch.float32 else lowered(self.model, precision)
-            self._graphs = GraphScorer(self._computed_by(lower), self.device, self.model.spec.max_behaviours)
+        if self.device.type == "cuda" and precision not in self._graphs:
+            model = self.model if precision is torch.float32 else lowered(self.model, precision)
+            score = partial(_scored, model, self.device.type, precision)
+            self._graphs[precision] = GraphScorer(score, self.device, self.model.spec.max_behaviours)
+
+    def settle(self) -> None:
+        """Forget what other precisions than the present one have recorded."""
+        self._graphs = {kind: graphs for kind, graphs in self._graphs.items() if kind is self._precision}
 
     def given(self, offered: SampleSpec) -> "ServedModel":
         """The same model, from now on for batches of all features that a service looks up."""
@@ -79,13 +85,12 @@ class ServedModel:
 
     def score(self, batch: Batch, history: History | None = None) -> torch.Tensor:
         """Calibrated probabilities, (N, T), on the CPU; `history` of a batch of one request lets its state be kept."""
-        with self._arithmetic():
-            batch = narrowed(batch, self._offered, self.model.spec)
-            if self._graphs is not None and batch.requests == 1:
-                return self._graphs(batch)
-            batch = batch if self.device.type == "cpu" else batch.to(self.device)
-            if history is None or self.cache is None:
-                return self.model.score(batch).float().cpu()
+        batch = narrowed(batch, self._offered, self.model.spec)
+        if self._graphs:
+            return self._graphs[self._precision](batch)
+        if history is None or self.cache is None:
+            return _scored(self.model, self.device.type, self._precision, batch).float().cpu()
+        with _arithmetic(self.device.type, self._precision):
             return self._returning(batch, history).float().cpu()
 
     def state(self) -> dict[str, Any]:
@@ -107,21 +112,22 @@ class ServedModel:
             self._states.put(key, (history.events, state), state.size_bytes + history.events.nbytes)
         return scores
 
-    def _computed_by(self, model: RankingModel) -> Callable[[Batch], torch.Tensor]:
-        def score(batch: Batch) -> torch.Tensor:
-            with self._arithmetic():
-                return model.score(batch)
 
-        return score
+def _scored(model: RankingModel, device: str, precision: torch.dtype, batch: Batch) -> torch.Tensor:
+    with _arithmetic(device, precision):
+        return model.score(batch)
 
-    def _arithmetic(self) -> Any:
-        lower = self.precision is not torch.float32
-        return torch.autocast(self.device.type, self.precision) if lower else nullcontext()
+
+def _arithmetic(device: str, precision: torch.dtype) -> Any:
+    return nullcontext() if precision is torch.float32 else torch.autocast(device, precision)
 
 
 def lowered(model: RankingModel, precision: torch.dtype) -> RankingModel:
-    """A copy whose linear maps hold their weights as autocast would make them for each request."""
-    copy = deepcopy(model)
+    """A copy whose linear maps hold their weights as autocast would make them for each request; it shares the rest."""
+    maps = [module for module in model.modules() if isinstance(module, nn.Linear | TokenLinear)]
+    own = {id(tensor) for module in maps for tensor in module.parameters()}
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers()) if id(t) not in own}
+    copy = deepcopy(model, shared)
     for module in copy.modules():
         if isinstance(module, nn.Linear | TokenLinear):
             module.to(precision)

@@ -6,8 +6,9 @@ import torch
 
 from models.batches import Batch, to_batch
 from models.zoo import ZOO
-from serving.cuda_graphs import SMALLEST, packed, room_for, widened
-from serving.served_model import ServedModel
+from serving.cuda_graphs import SMALLEST, apart, packed, room_for, widened
+from serving.precision import choose
+from serving.served_model import ServedModel, lowered
 from tests.models.small import small_model, small_samples, some_rows
 
 
@@ -40,6 +41,29 @@ def test_padding_changes_no_score(name, data):
         assert wide.candidates == batch.candidates + 5
         scores = model.score(wide)[: batch.candidates]
         torch.testing.assert_close(scores, model.score(batch), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_requests_apart_score_as_they_do_together(name, data):
+    rows, vectors = data
+    model = built(name)
+    together = to_batch(rows.take(np.flatnonzero(rows.domain == 0)[:5]), vectors)
+    parts = list(apart(together))
+    assert [part.requests for part in parts] == [1] * 5
+    torch.testing.assert_close(
+        torch.cat([model.score(part) for part in parts]), model.score(together), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_lowered_weights_compute_what_autocast_makes_of_the_others_and_share_the_rest(data):
+    (batch,) = requests(data, 1)
+    model = built("hhsft")
+    lower = lowered(model, torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(lower.score(batch), model.score(batch))
+    assert lower.inputs.tables.weight is model.inputs.tables.weight
+    assert {p.dtype for p in lower.network.heads.parameters()} == {torch.bfloat16}
+    assert all(p.dtype is torch.float32 for p in model.parameters())
 
 
 def test_a_packed_batch_is_the_batch_in_one_buffer(data):
@@ -78,3 +102,15 @@ def test_models_on_one_device_do_not_mix_up_their_requests(data):
     for batch in requests(data, 4):
         for one, model in zip(served, models, strict=True):
             torch.testing.assert_close(one.score(batch), model.score(batch), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_what_is_chosen_by_measurement_is_recorded(data):
+    rows, vectors = data
+    several = to_batch(rows.take(np.flatnonzero(rows.domain == 0)[:4]), vectors)
+    model = built("hhsft")
+    served = ServedModel(model.search_export(), torch.device("cuda"))
+    choose(served, several, tolerance=4e-3)
+    assert set(served.measured) == {"float32", "float16", "bfloat16"}
+    assert list(served._graphs) == [served.precision]
+    torch.testing.assert_close(served.score(several), model.score(several), rtol=1e-3, atol=4e-3)
