@@ -106,7 +106,7 @@ class TrainConfig(Section):
         description="one pass in order of time, every batch predicted before it is trained on (OneTrans 4.1.2)"
     )
     recompute: bool = Field(description="layers recompute their activations in the backward pass, which saves memory")
-    compile: bool = Field(description="torch.compile on GPU; never on CPU")
+    compile: bool = Field(description="torch.compile on GPU, after minutes of compiling; never on CPU")
     sparse_reset: bool = Field(
         description="embedding tables and their optimiser's state return to their start at every epoch (EST 5.5)"
     )
@@ -121,7 +121,7 @@ class TrainConfig(Section):
     )
     checkpoint_batches: int = Field(ge=1, description="batches between checkpoints, besides one every epoch")
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["float32", "bfloat16", "float16"] = Field(description="autocast on GPU; float32 on CPU")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(description="autocast on GPU, which pays for wide models; float32 on CPU")
 
     @model_validator(mode="after")
     def _next_batch_passes_once(self) -> Self:
