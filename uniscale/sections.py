@@ -121,7 +121,9 @@ class TrainConfig(Section):
     )
     checkpoint_batches: int = Field(ge=1, description="batches between checkpoints, besides one every epoch")
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["float32", "bfloat16", "float16"] = Field(description="autocast on GPU, which pays for wide models; float32 on CPU")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        description="autocast on GPU, which pays for wide models; float32 on CPU"
+    )
 
     @model_validator(mode="after")
     def _next_batch_passes_once(self) -> Self:
