@@ -11,7 +11,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 
@@ -20,7 +19,7 @@ from benchmarks.training import PAPER
 from models.batches import Batch, to_batch
 from models.ranking import RankingModel
 from models.zoo import build_model
-from serving.served_model import ServedModel
+from serving.served_model import ServedModel, scored
 from uniscale.config import load_config
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
@@ -58,9 +57,7 @@ def main() -> None:
 
 
 def _plain(model: RankingModel, batch: Batch, precision: torch.dtype) -> torch.Tensor:
-    lower = precision is not torch.float32
-    with torch.autocast("cuda", precision) if lower else nullcontext():
-        return model.score(batch.to("cuda")).float().cpu()
+    return scored(model, "cuda", precision, batch.to("cuda")).float().cpu()
 
 
 def _timed(work: Callable[[], object], repeats: int) -> list[float]:

@@ -6,7 +6,8 @@
 Each row changes one thing of an unoptimised OneTrans, as in the paper: no pyramid, a copy of the history for every
 candidate, float32, on CUDA attention that stores its scores. Sharing stage I between the candidates of a request is the
 list-wise feed; in inference its keys and values are known from an earlier request (`OneTransCache`). Training is a
-forward and a backward pass. Time is the processor's, on CUDA the device's. Only ratios within one run mean anything.
+forward and a backward pass. Time is the processor's, on CUDA until the device is done. Only ratios within one run mean
+anything.
 
 Shapes: C candidates of the request, L behaviours of its user.
 """

@@ -123,9 +123,9 @@ class TokenFFN(nn.Module):
         """(B, k, d) to (B, k, d), where the k tokens are numbers start … start + k - 1."""
         hidden = self.rise.by_token(x.transpose(0, 1), start)
         if self.gated:
-            gate, rest = hidden.chunk(2, dim=-1)
-            if x.device.type == "cpu":  # where SiLU of narrow strided rows is not vectorised
-                gate, rest = hidden.unflatten(-1, (2, -1)).movedim(-2, 0).contiguous()
+            halves = hidden.unflatten(-1, (2, -1)).movedim(-2, 0)
+            # SiLU of narrow strided rows is not vectorised on CPU
+            gate, rest = halves.contiguous() if x.device.type == "cpu" else halves
             hidden = F.silu(gate) * rest
         else:
             hidden = F.silu(hidden)

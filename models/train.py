@@ -263,10 +263,7 @@ class Run:
             losses = self.world.sum(own.detach())
         with self.clock("backward"):
             self.optimisers.backward(own.sum())
-            loss, samples = (
-                float(losses.sum()),
-                int(totals[-1]),
-            )  # waits for the backward pass, so the norm below need not
+            loss, samples = float(losses.sum()), int(totals[-1])  # waits for the device; the norm hardly has to then
         if not math.isfinite(loss):
             raise ModelError(self.blame(f"the loss is {loss}", batch))
         with self.clock("optimiser"):

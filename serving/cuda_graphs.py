@@ -20,6 +20,7 @@ from models.batches import Batch
 SMALLEST = 16  # candidates, behaviours
 ALIGNMENT = 16  # bytes, of each tensor in the buffer that travels
 WARM_UP = 2  # runs before a recording, in which libraries choose kernels and take their memory
+OF_CANDIDATES = ("candidate_ids", "candidate_numbers", "candidate_content", "candidate_text", "labels", "weights")
 _DEVICE = threading.Lock()  # one request or recording at a time: models share the device
 
 
@@ -30,13 +31,12 @@ def room_for(count: int) -> int:
 
 def apart(batch: Batch) -> Iterator[Batch]:
     """The requests of a batch, each as a batch of its own."""
-    ends = batch.offsets.tolist()
-    for r, (first, last) in enumerate(pairwise(ends)):
-        parts = {}
-        for f in fields(Batch):
-            value = getattr(batch, f.name)
-            of_candidate = f.name.startswith("candidate_") or f.name in ("labels", "weights")
-            parts[f.name] = value[first:last] if of_candidate else value[r : r + 1]
+    if batch.requests == 1:
+        yield batch
+        return
+    for r, (first, last) in enumerate(pairwise(batch.offsets.tolist())):
+        own = {f.name: slice(first, last) if f.name in OF_CANDIDATES else slice(r, r + 1) for f in fields(Batch)}
+        parts = {name: getattr(batch, name)[rows] for name, rows in own.items()}
         yield replace(batch, **{**parts, **_of_one(last - first)})
 
 
@@ -58,14 +58,10 @@ def widened(batch: Batch, candidates: int, behaviours: int) -> Batch:
         candidates, behaviours: at least as many as the batch has.
     """
     more, longer = candidates - batch.candidates, behaviours - batch.behaviour_mask.shape[1]
-    wide = {}
-    for name in (f.name for f in fields(Batch)):
+    wide = {name: F.pad(getattr(batch, name), (0, 0, 0, more)) for name in OF_CANDIDATES}
+    for name in (f.name for f in fields(Batch) if f.name.startswith("behaviour_")):
         value = getattr(batch, name)
-        if name.startswith("candidate_") and value.dim() == 2 and name != "candidate_mask":
-            wide[name] = F.pad(value, (0, 0, 0, more))
-        elif name.startswith("behaviour_"):
-            wide[name] = F.pad(value, (0, 0, 0, longer) if value.dim() == 3 else (0, longer))
-    wide |= {name: F.pad(getattr(batch, name), (0, 0, 0, more)) for name in ("labels", "weights")}
+        wide[name] = F.pad(value, (0, 0, 0, longer) if value.dim() == 3 else (0, longer))
     return replace(batch, **{**wide, **_of_one(candidates)})
 
 
@@ -79,10 +75,8 @@ def packed(batch: Batch, device: torch.device | None = None) -> tuple[Tensor, Ba
     for value in values:
         places.append(end)
         end += -(-value.numel() * value.element_size() // ALIGNMENT) * ALIGNMENT
-    if device is None:
-        buffer = torch.zeros(end, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
-    else:
-        buffer = torch.zeros(end, dtype=torch.uint8, device=device)
+    locked = device is None and torch.cuda.is_available()
+    buffer = torch.zeros(end, dtype=torch.uint8, device=device, pin_memory=locked)
     views = [
         buffer[place : place + value.numel() * value.element_size()].view(value.dtype).view(value.shape)
         for place, value in zip(places, values, strict=True)

@@ -54,8 +54,8 @@ class ServedModel:
         self.precision = torch.float32
         network = model.network
         has_history = bool(model.spec.select("behaviour"))
-        cacheable = states is not None and isinstance(network, OneTrans) and network.causal and has_history
-        cacheable = cacheable and self.device.type == "cpu"
+        keeps = states is not None and self.device.type == "cpu"
+        cacheable = keeps and isinstance(network, OneTrans) and network.causal and has_history
         self.cache = OneTransCache(model, half) if cacheable else None
         self._offered = model.spec
         # Not the model itself: the states that it leaves behind would keep it in memory after it was replaced.
@@ -71,7 +71,7 @@ class ServedModel:
         self._precision = precision
         if self.device.type == "cuda" and precision not in self._graphs:
             model = self.model if precision is torch.float32 else lowered(self.model, precision)
-            score = partial(_scored, model, self.device.type, precision)
+            score = partial(scored, model, self.device.type, precision)
             self._graphs[precision] = GraphScorer(score, self.device, self.model.spec.max_behaviours)
 
     def settle(self) -> None:
@@ -89,7 +89,7 @@ class ServedModel:
         if self._graphs:
             return self._graphs[self._precision](batch)
         if history is None or self.cache is None:
-            return _scored(self.model, self.device.type, self._precision, batch).float().cpu()
+            return scored(self.model, self.device.type, self._precision, batch).float().cpu()
         with _arithmetic(self.device.type, self._precision):
             return self._returning(batch, history).float().cpu()
 
@@ -113,7 +113,8 @@ class ServedModel:
         return scores
 
 
-def _scored(model: RankingModel, device: str, precision: torch.dtype, batch: Batch) -> torch.Tensor:
+def scored(model: RankingModel, device: str, precision: torch.dtype, batch: Batch) -> torch.Tensor:
+    """Calibrated probabilities, (N, T), of a batch on a device of that type, where they stay."""
     with _arithmetic(device, precision):
         return model.score(batch)
 
