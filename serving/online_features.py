@@ -44,9 +44,10 @@ class OnlineFeatures:
         features: features folder with a store.
         spec: the features that requests become, of these views.
         services: by name; a view that none of them holds is not read.
+        patience: seconds after which a remote store that does not answer counts as lost.
     """
 
-    def __init__(self, features: Path, spec: SampleSpec, services: Sequence[str]):
+    def __init__(self, features: Path, spec: SampleSpec, services: Sequence[str], patience: float = 1.0):
         self._inputs = UserInputs(spec)
         self._lock = threading.Lock()  # Feast's online stores keep one connection, which threads may not share
         self._store = open_online(features)
@@ -55,6 +56,8 @@ class OnlineFeatures:
         self._request_references = [each for each in references if each not in self._item_references]
         self._has_moments = any(each.startswith(f"{MOMENTS}:") for each in references)
         settings = self._store.config.online_store
+        if settings.type == "redis":  # its client would wait without end for an answer, and try a lost server for 8 s
+            settings.connection_string += f",retry=null,socket_timeout={patience},socket_connect_timeout={patience}"
         self._local = get_online_store_from_config(settings) if settings.type == "sqlite" else None
         names: dict[str, list[str]] = {"user_behaviours": ["behaviour_ts"]} if self._has_moments else {}
         for reference in self._request_references:
