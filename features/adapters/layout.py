@@ -5,11 +5,12 @@ from pathlib import Path
 
 import duckdb
 
-from features.sql import text
+from features.sql import connect, text
 from uniscale.artifacts import atomic_folder
 from uniscale.logs import TABLES, LogDescription
 from uniscale.sections import DataConfig
 
+MEMORY_LIMIT = "4GB"
 DAYS = {  # SQL of each row's day; candidates and exposures go to the day of their request
     "requests": "CAST(ts AS DATE)",
     "candidates": "CAST((SELECT r.ts FROM requests r WHERE r.request_id = t.request_id) AS DATE)",
@@ -18,15 +19,18 @@ DAYS = {  # SQL of each row's day; candidates and exposures go to the day of the
 }
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in UTC with one thread, so that rows leave in the order asked for."""
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+def open_database(out: Path) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection in UTC that spills beside `out`, with one thread, so that rows leave in the order asked for.
+
+    `write_folder` closes it.
+    """
+    connection = connect(Path(out).with_name(f".spill-{Path(out).name}"), MEMORY_LIMIT)
+    connection.execute("SET threads = 1")
     return connection
 
 
 def write_folder(connection: duckdb.DuckDBPyConnection, description: LogDescription, out: Path) -> dict[str, int]:
-    """Write every contract table that the connection has, and the description.
+    """Write every contract table that the connection has, and the description; the connection is closed.
 
     Returns:
         Rows of each table.
@@ -48,6 +52,7 @@ def write_folder(connection: duckdb.DuckDBPyConnection, description: LogDescript
                     COPY (SELECT *, strftime({DAYS[name]}, '%Y-%m-%d') AS day FROM {name} t ORDER BY day, {order})
                     TO {text(folder / name)} (FORMAT parquet, PARTITION_BY (day), FILENAME_PATTERN 'part-{{i}}')""")
             rows[name] = connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
+    connection.close()
     return rows
 
 
