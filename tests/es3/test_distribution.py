@@ -1,7 +1,6 @@
-"""The same rows from threads, with little memory, a local cluster, two workers of a master, one killed, and Connect."""
+"""The same rows from threads, a local cluster, two workers of a standalone master, one of them killed, and Connect."""
 
 import importlib.util
-import json
 import os
 import signal
 import socket
@@ -14,7 +13,7 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from benchmarks.es3 import digest, read_rows, task_metrics
+from benchmarks.es3 import digest, read_rows
 from features.build import build_features
 from features.es3.session import java_home
 from simulation.marketplace import write_logs
@@ -51,9 +50,9 @@ def environment(tmp_path_factory):
     }
 
 
-def started(root, environment, out, master, further=SMALL):
+def started(root, environment, out, master):
     """The job as a process of its own."""
-    settings = [f"spark.master={master}", f"spark.settings={further}", "spark.driver_memory=1g", *SETTINGS]
+    settings = [f"spark.master={master}", f"spark.settings={SMALL}", "spark.driver_memory=1g", *SETTINGS]
     command = [sys.executable, "-m", "features.es3"]
     command += [f"--{name}={root / name}" for name in ("logs", "features")]
     command += [f"--out={out}", *(part for setting in settings for part in ("--set", setting))]
@@ -113,15 +112,6 @@ def cluster(environment, tmp_path):
             local = {**environment, "SPARK_LOCAL_DIRS": str(place / "local")}
             workers.append(stack.enter_context(serving(worker, local, 0)))
         yield url, workers
-
-
-def test_tasks_that_get_too_little_memory_spill_and_give_the_same_rows(root, environment, expected, tmp_path):
-    (tmp_path / "events").mkdir()
-    settings = {"spark.memory.fraction": "0.02", "spark.eventLog.enabled": "true", "spark.eventLog.compress": "false"}
-    settings |= {"spark.eventLog.dir": (tmp_path / "events").as_uri(), "spark.eventLog.rolling.enabled": "false"}
-    job = started(root, environment, tmp_path / "samples", "local[2]", json.dumps(settings))
-    assert rows_of(job, tmp_path / "samples") == expected
-    assert task_metrics(next((tmp_path / "events").iterdir()))["spilled MB (on disk)"] > 0
 
 
 def test_a_local_cluster_gives_the_rows_of_threads(root, environment, expected, tmp_path):
