@@ -5,12 +5,11 @@ from pathlib import Path
 
 import duckdb
 
-from features.sql import connect, text
+from features.sql import text
 from uniscale.artifacts import atomic_folder
 from uniscale.logs import TABLES, LogDescription
 from uniscale.sections import DataConfig
 
-MEMORY_LIMIT = "4GB"
 DAYS = {  # SQL of each row's day; candidates and exposures go to the day of their request
     "requests": "CAST(ts AS DATE)",
     "candidates": "CAST((SELECT r.ts FROM requests r WHERE r.request_id = t.request_id) AS DATE)",
@@ -20,12 +19,12 @@ DAYS = {  # SQL of each row's day; candidates and exposures go to the day of the
 
 
 def open_database(out: Path) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in UTC that spills beside `out`, with one thread, so that rows leave in the order asked for.
+    """A DuckDB connection in UTC with one thread, so that rows leave in the order asked for; `write_folder` closes it.
 
-    `write_folder` closes it.
+    What does not fit into 80 % of the machine's memory, DuckDB's own limit, goes to a folder beside `out`.
     """
-    connection = connect(Path(out).with_name(f".spill-{Path(out).name}"), MEMORY_LIMIT)
-    connection.execute("SET threads = 1")
+    connection, spill = duckdb.connect(), Path(out).with_name(f".spill-{Path(out).name}")
+    connection.execute(f"SET TimeZone = 'UTC'; SET threads = 1; SET temp_directory = {text(spill)}")
     return connection
 
 
