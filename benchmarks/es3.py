@@ -61,13 +61,9 @@ def run(config: Config, work: Path) -> bool:
     stages = es3_duckdb.build(config, logs, features, work / "duckdb")
     spent += processor_seconds()
     print("duckdb: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in stages.items()), flush=True)
-    diary = work / "spark_events"
-    diary.mkdir(exist_ok=True)
-    kept = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": diary.resolve().as_uri()}
-    settings = (
-        config.spark.settings | kept | {"spark.eventLog.rolling.enabled": "false", "spark.eventLog.compress": "false"}
-    )
-    config = config.model_copy(update={"spark": config.spark.model_copy(update={"settings": settings})})
+    events = work / "spark_events"
+    events.mkdir(exist_ok=True)
+    config = with_event_log(config, events)
     started = time.perf_counter()
     with spark_session(config.spark, LOCAL_JAVA + config.spark.driver_memory) as spark:
         start = time.perf_counter() - started
@@ -84,11 +80,18 @@ def run(config: Config, work: Path) -> bool:
     print(f"rows equal: {'yes' if equal else 'no'}")
     print(f"spark {seconds:.1f} s (JVM start {start:.1f} s apart), duckdb {total:.1f} s, ratio {seconds / total:.2f}")
     print(f"processor time: spark {processor:.1f} s, duckdb {spent:.1f} s, ratio {processor / spent:.2f}")
-    moved = task_metrics(max(diary.iterdir(), key=os.path.getmtime))
+    moved = task_metrics(max(events.iterdir(), key=os.path.getmtime))
     print(f"of Spark's tasks, {config.spark.driver_memory}: " + ", ".join(f"{k} {v:,.1f}" for k, v in moved.items()))
     for name, ratio in bytes_ratio(rows["spark"], SampleSpec.load(work / "spark"), work).items():
         print(f"listwise/flat bytes: {ratio:.3f} ({name})")
     return equal
+
+
+def with_event_log(config: Config, folder: Path) -> Config:
+    """The configuration with Spark's event log, one plain file an application, in a folder."""
+    log = {"enabled": "true", "dir": folder.resolve().as_uri(), "rolling.enabled": "false", "compress": "false"}
+    settings = config.spark.settings | {f"spark.eventLog.{key}": value for key, value in log.items()}
+    return config.model_copy(update={"spark": config.spark.model_copy(update={"settings": settings})})
 
 
 def task_metrics(event_log: Path) -> dict[str, float]:
