@@ -1,11 +1,13 @@
 """ES3 on Spark against the same job in DuckDB: equal rows, the ratio of their times, and what list-wise rows save.
 
 `python -m benchmarks.es3 --exposures 100000` simulates logs with about as many search exposures (10 of 60 candidates
-a request), builds their features, runs both jobs on them and compares every column of every row.
+a request), builds their features, runs both jobs on them and compares every column of every row. With a heap that is
+too small for its sorts (`--set spark.driver_memory=512m`) Spark says how much it wrote to disk in memory's place.
 """
 
 import argparse
 import hashlib
+import json
 import os
 import tempfile
 import time
@@ -59,6 +61,9 @@ def run(config: Config, work: Path) -> bool:
     stages = es3_duckdb.build(config, logs, features, work / "duckdb")
     spent += processor_seconds()
     print("duckdb: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in stages.items()), flush=True)
+    events = work / "spark_events"
+    events.mkdir(exist_ok=True)
+    config = with_event_log(config, events)
     started = time.perf_counter()
     with spark_session(config.spark, LOCAL_JAVA + config.spark.driver_memory) as spark:
         start = time.perf_counter() - started
@@ -75,9 +80,36 @@ def run(config: Config, work: Path) -> bool:
     print(f"rows equal: {'yes' if equal else 'no'}")
     print(f"spark {seconds:.1f} s (JVM start {start:.1f} s apart), duckdb {total:.1f} s, ratio {seconds / total:.2f}")
     print(f"processor time: spark {processor:.1f} s, duckdb {spent:.1f} s, ratio {processor / spent:.2f}")
+    moved = task_metrics(max(events.iterdir(), key=os.path.getmtime))
+    print(f"of Spark's tasks, {config.spark.driver_memory}: " + ", ".join(f"{k} {v:,.1f}" for k, v in moved.items()))
     for name, ratio in bytes_ratio(rows["spark"], SampleSpec.load(work / "spark"), work).items():
         print(f"listwise/flat bytes: {ratio:.3f} ({name})")
     return equal
+
+
+def with_event_log(config: Config, folder: Path) -> Config:
+    """The configuration with Spark's event log, one plain file an application, in a folder."""
+    log = {"enabled": "true", "dir": folder.resolve().as_uri(), "rolling.enabled": "false", "compress": "false"}
+    settings = config.spark.settings | {f"spark.eventLog.{key}": value for key, value in log.items()}
+    return config.model_copy(update={"spark": config.spark.model_copy(update={"settings": settings})})
+
+
+def task_metrics(event_log: Path) -> dict[str, float]:
+    """What an application's tasks did by Spark's own count: seconds, and MB that they shuffled, spilled and held."""
+    found = {"processor seconds": 0.0, "collection seconds": 0.0, "shuffled MB": 0.0, "spilled MB (in memory)": 0.0}
+    found |= {"spilled MB (on disk)": 0.0, "most MB held by one": 0.0}
+    for line in event_log.read_text().splitlines():
+        event = json.loads(line)
+        task = event.get("Task Metrics")
+        if event["Event"] != "SparkListenerTaskEnd" or not task:
+            continue
+        found["processor seconds"] += (task["Executor CPU Time"] + task["Executor Deserialize CPU Time"]) / 1e9
+        found["collection seconds"] += task["JVM GC Time"] / 1e3
+        found["shuffled MB"] += task["Shuffle Write Metrics"]["Shuffle Bytes Written"] / 1e6
+        found["spilled MB (in memory)"] += task["Memory Bytes Spilled"] / 1e6
+        found["spilled MB (on disk)"] += task["Disk Bytes Spilled"] / 1e6
+        found["most MB held by one"] = max(found["most MB held by one"], task["Peak Execution Memory"] / 1e6)
+    return found
 
 
 def processor_seconds() -> float:

@@ -2,14 +2,16 @@
 
 `python -m benchmarks.loader [--candidates 200000] [--behaviours 32] [--batch 4096]`
 
-Random list-wise samples are written to a temporary folder. One epoch is read cold (Parquet included) and once more from
-memory, as the epochs after the first of data that fit in one buffer are. Rates are of CPU seconds of this process.
+Random list-wise samples are written to a temporary folder. Their Parquet file is read into the arrays that batches are
+cut from, and its Arrow table too, which shows what Parquet costs. Then one epoch of batches is read cold (Parquet
+included) and once more from memory, as the epochs after the first of data that fit in one buffer are. Rates are of CPU
+seconds of this process.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,8 @@ import torch
 
 from benchmarks.listwise import CONTENT_DIM, ITEMS, TEXT_DIM, spec_of
 from models.batches import Batch
-from models.data import Position, Reader
+from models.data import Position, Reader, read_rows
+from models.rows import rows_from_arrow
 from uniscale.artifacts import write_json
 from uniscale.samples import LabelSource, SampleSpec, Sampling, row_schema
 
@@ -79,10 +82,15 @@ def _values(rng: np.random.Generator, name: str, kind: pa.DataType, count: int, 
     return pa.array(rng.integers(1, 100 if name in ("position", "sampling") else ids, count)).cast(kind)
 
 
-def rate(batches: Iterator[tuple[Position, Batch]]) -> tuple[int, float]:
-    """Candidates of some batches and the CPU seconds they took."""
+def candidates_of(batches: Iterator[tuple[Position, Batch]]) -> int:
+    """Candidates of some batches, made one after the other."""
+    return sum(batch.candidates for _, batch in batches)
+
+
+def timed(read: Callable[[], int]) -> tuple[int, float]:
+    """The candidates that were read and the CPU seconds that it took."""
     start = time.process_time()
-    candidates = sum(batch.candidates for _, batch in batches)
+    candidates = read()
     return candidates, time.process_time() - start
 
 
@@ -101,8 +109,15 @@ def main() -> None:
         spec = spec_of(options.behaviours)
         samples = write(Path(folder), spec, options.candidates, options.behaviours)
         reader = Reader(samples, "train", "search", options.batch, seed=0)
-        for name, epoch in (("from Parquet", 0), ("from memory", 1)):
-            candidates, seconds = rate(reader.batches(Position(epoch, 0, 0)))
+        table = pq.read_table(reader.files[0].path, partitioning=None)
+        measured = {
+            "arrays, from Arrow": lambda: rows_from_arrow(table, spec).candidates,
+            "arrays, from Parquet": lambda: read_rows(reader.files, spec, "entire").candidates,
+            "batches, from Parquet": lambda: candidates_of(reader.batches(Position(0, 0, 0))),
+            "batches, from memory": lambda: candidates_of(reader.batches(Position(1, 0, 0))),
+        }
+        for name, read in measured.items():
+            candidates, seconds = timed(read)
             print(f"| {name} | {candidates:,} | {seconds:.2f} | {candidates / seconds:,.0f} |", flush=True)
 
 

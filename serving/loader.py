@@ -84,7 +84,7 @@ def load_ranker(
     spec = deployment.looks_up(SampleSpec.load(features))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     items = pq.ParquetFile(features / "items.parquet").read(columns=["item_id", "index"])
-    store = OnlineFeatures(features, spec, deployment.services)
+    store = OnlineFeatures(features, spec, deployment.services, deployment.serving.deadline_ms / 1000)
 
     def catalogue() -> Catalogue:
         return Catalogue.from_tables(spec, store.items(items["item_id"].to_pylist()), items, deployment.popularity)

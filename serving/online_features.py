@@ -3,8 +3,8 @@
 Features come raw (strings, numbers, lists), as the sample job gets them from the same feature views. A remote store
 is asked through `get_online_features`, which makes one round trip of all views. A store in this process has none to
 save: its views are read by the interface that all of Feast's online stores have, which costs half of the time, as
-neither the registry nor a response message is worked through; on-demand features come from the function that Feast
-would call.
+neither the registry nor a response message is worked through. On-demand features come from the function that Feast
+would call with a data frame of one row.
 """
 
 import threading
@@ -26,7 +26,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import feast_value_type_to_python_type
 
 from features.on_demand import user_moments
-from features.store.repo.definitions import ASKED, TABLES
+from features.store.repo.definitions import TABLES
 from features.store.repository import open_online
 from serving.inputs import FeatureStoreError, UserFeatures, UserInputs
 from uniscale.errors import ServingError
@@ -44,9 +44,10 @@ class OnlineFeatures:
         features: features folder with a store.
         spec: the features that requests become, of these views.
         services: by name; a view that none of them holds is not read.
+        patience: seconds after which a remote store that does not answer counts as lost.
     """
 
-    def __init__(self, features: Path, spec: SampleSpec, services: Sequence[str]):
+    def __init__(self, features: Path, spec: SampleSpec, services: Sequence[str], patience: float = 1.0):
         self._inputs = UserInputs(spec)
         self._lock = threading.Lock()  # Feast's online stores keep one connection, which threads may not share
         self._store = open_online(features)
@@ -55,13 +56,15 @@ class OnlineFeatures:
         self._request_references = [each for each in references if each not in self._item_references]
         self._has_moments = any(each.startswith(f"{MOMENTS}:") for each in references)
         settings = self._store.config.online_store
+        if settings.type == "redis":  # its client would wait without end for an answer, and try a lost server for 8 s
+            settings.connection_string += f",retry=null,socket_timeout={patience},socket_connect_timeout={patience}"
         self._local = get_online_store_from_config(settings) if settings.type == "sqlite" else None
         names: dict[str, list[str]] = {"user_behaviours": ["behaviour_ts"]} if self._has_moments else {}
         for reference in self._request_references:
             view, _, feature = reference.partition(":")
             if view != MOMENTS:
                 names[view] = [*names.get(view, ()), feature]
-        self._views = [(self._store.get_feature_view(view), features) for view, features in names.items()]
+        self._views = [(self._store.get_feature_view(view), [*dict.fromkeys(named)]) for view, named in names.items()]
 
     def read(self, user_id: str, query: str | None, asked: float) -> UserFeatures:
         """Features of a user and a query; the unknown have empty ones, as new users and queries had in the samples.
@@ -75,13 +78,13 @@ class OnlineFeatures:
         """
         key = {"user_id": user_id, "query": NO_QUERY if query is None else query}
         if self._local is None:
-            now = {ASKED: asked} if self._has_moments else {}
-            raw = {name: values[0] for name, values in self._get(self._request_references, [{**key, **now}]).items()}
+            stored = [f"{view.name}:{feature}" for view, features in self._views for feature in features]
+            raw = {name: values[0] for name, values in self._get(stored, [key]).items()}
         else:
             raw = self._read_local(self._local, key)
-            if self._has_moments:
-                moments = user_moments([raw.get("behaviour_ts")], np.array([asked]))
-                raw |= {name: float(value[0]) for name, value in moments.items()}
+        if self._has_moments:
+            moments = user_moments([raw.get("behaviour_ts")], np.array([asked]))
+            raw |= {name: float(value[0]) for name, value in moments.items()}
         return self._inputs({**raw, "user_id": user_id, "query": query})
 
     def items(self, item_ids: Sequence[str]) -> pa.Table:

@@ -57,7 +57,7 @@ class FeatureConfig(Section):
     text_dim: int = Field(ge=2, description="width of the text encoder")
     offline_store: Literal["duckdb", "spark"] = Field(description="joins features for samples; spark: in their job")
     online_store: Literal["sqlite", "redis"]
-    redis_url: str = Field(description="host:port of Redis; used with online_store redis only")
+    redis_url: str = Field(description="host:port of Redis, then redis-py's settings: host:port,db=1; with redis only")
 
 
 class SparkConfig(Section):

@@ -7,7 +7,7 @@ Replace the names of files and columns by yours, and delete what your logs do no
 import sys
 from pathlib import Path
 
-from features.adapters.layout import connect, write_folder
+from features.adapters.layout import open_database, write_folder
 from features.sql import text
 from uniscale.logs import LogDescription
 
@@ -27,7 +27,7 @@ DESCRIPTION = LogDescription(
 
 def convert(exports: Path, out: Path) -> dict[str, int]:
     """Read the shop's exports and write the log folder; returns the rows of each table."""
-    connection = connect()
+    connection = open_database(out)
     for name in ("customers", "products", "searches", "shown", "actions"):
         connection.execute(f"CREATE VIEW {name} AS FROM read_csv({text(Path(exports) / f'{name}.csv')}, header = true)")
     connection.execute("""

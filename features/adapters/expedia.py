@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 
-from features.adapters.layout import connect, write_folder
+from features.adapters.layout import open_database, write_folder
 from features.sql import text
 from uniscale.errors import DataError
 from uniscale.logs import LogDescription
@@ -61,7 +61,7 @@ def write_logs(config: DataConfig, out: Path) -> dict[str, int]:
     Raises:
         DataError: nothing is there, or its columns are not those of the challenge.
     """
-    connection = connect()
+    connection = open_database(out)
     source = _source(connection, config.input)
     whole = [f"CAST({name} AS BIGINT) AS {name}" for name in IDS]
     real = [f"CASE WHEN isfinite(CAST({name} AS DOUBLE)) THEN CAST({name} AS DOUBLE) END AS {name}" for name in NUMBERS]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from features.adapters.layout import connect, day_parts, write_folder
+from features.adapters.layout import day_parts, open_database, write_folder
 from features.sql import text
 from uniscale.errors import DataError, MissingToolError
 from uniscale.logs import LogDescription
@@ -53,7 +53,7 @@ def write_logs(config: DataConfig, out: Path) -> dict[str, int]:
         MissingToolError: the package is not installed.
         DataError: no sale matches the chosen departments.
     """
-    connection = connect()
+    connection = open_database(out)
     _open(connection, config)
     known = connection.execute("SELECT list(DISTINCT department ORDER BY department) FROM products").fetchall()[0][0]
     unknown = sorted(set(config.journey_departments) - set(known))

@@ -7,7 +7,7 @@ search session, its query the numbers that stand for its words, or the videos th
 from pathlib import Path
 
 from features.adapters.files import Source
-from features.adapters.layout import connect, day_parts, write_folder
+from features.adapters.layout import day_parts, open_database, write_folder
 from uniscale.logs import LogDescription
 from uniscale.sections import DataConfig
 
@@ -62,7 +62,7 @@ def write_logs(config: DataConfig, out: Path) -> dict[str, int]:
     Raises:
         DataError: a file of the release is not there, cannot be read, or has other columns.
     """
-    connection = connect()
+    connection = open_database(out)
     source = Source("KuaiSAR", config.input)
     for table, columns in TABLES.items():
         source.view(connection, table, columns)

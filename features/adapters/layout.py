@@ -18,15 +18,18 @@ DAYS = {  # SQL of each row's day; candidates and exposures go to the day of the
 }
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in UTC with one thread, so that rows leave in the order asked for."""
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+def open_database(out: Path) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection in UTC with one thread, so that rows leave in the order asked for; `write_folder` closes it.
+
+    What does not fit into 80 % of the machine's memory, DuckDB's own limit, goes to a folder beside `out`.
+    """
+    connection, spill = duckdb.connect(), Path(out).with_name(f".spill-{Path(out).name}")
+    connection.execute(f"SET TimeZone = 'UTC'; SET threads = 1; SET temp_directory = {text(spill)}")
     return connection
 
 
 def write_folder(connection: duckdb.DuckDBPyConnection, description: LogDescription, out: Path) -> dict[str, int]:
-    """Write every contract table that the connection has, and the description.
+    """Write every contract table that the connection has, and the description; the connection is closed.
 
     Returns:
         Rows of each table.
@@ -48,6 +51,7 @@ def write_folder(connection: duckdb.DuckDBPyConnection, description: LogDescript
                     COPY (SELECT *, strftime({DAYS[name]}, '%Y-%m-%d') AS day FROM {name} t ORDER BY day, {order})
                     TO {text(folder / name)} (FORMAT parquet, PARTITION_BY (day), FILENAME_PATTERN 'part-{{i}}')""")
             rows[name] = connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
+    connection.close()
     return rows
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from features.adapters.files import Source
-from features.adapters.layout import connect, day_parts, write_folder
+from features.adapters.layout import day_parts, open_database, write_folder
 from uniscale.logs import LogDescription
 from uniscale.sections import DataConfig
 
@@ -62,7 +62,7 @@ def write_logs(config: DataConfig, out: Path) -> dict[str, int]:
     Raises:
         DataError: a table of the release is not there, cannot be read, or has other columns.
     """
-    connection = connect()
+    connection = open_database(out)
     source = Source("Qilin", config.input)
     lists, retrieved = [], []
     for table, columns in TABLES.items():

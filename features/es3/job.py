@@ -171,7 +171,9 @@ class Job:
         items = requests.select(F.lit("item").alias("kind"), "day", F.explode("items.item_id").alias("key"))
         typed = requests.where(F.col("query").isNotNull()).select(F.lit("query"), "day", "query")
         keys = self.scratch / "keys"
-        items.union(typed).distinct().write.partitionBy("kind").parquet(str(keys))
+        # In order, since the store passes over the rows of its tables whose keys lie outside those of a batch.
+        sorted_keys = items.union(typed).distinct().sortWithinPartitions("kind", "key", "day")
+        sorted_keys.write.partitionBy("kind").parquet(str(keys))
         item_days, query_days, whole = (self.scratch / name for name in ("item_days", "query_days", "whole_requests"))
         retrieve.write_item_days(keys / "kind=item", self.features, spec, item_days)
         retrieve.write_query_days(keys / "kind=query", self.features, spec, query_days)

@@ -71,15 +71,19 @@ def _online_sequences(store: FeatureStore, users: list[str]) -> pa.Table:
     names = [*(f"behaviour_{name}" for name in STRINGS), "behaviour_ts"]
     answer = store.get_online_features(
         [f"user_behaviours:{name}" for name in names], [{"user_id": user} for user in users]
-    ).to_dict()
+    )
+    known, stamps = answer.to_dict(), answer.proto.results[-1].event_timestamps  # of behaviour_ts, 1970 for new users
     kinds = {name: pa.list_(pa.int64() if name == "behaviour_ts" else pa.string()) for name in names}
-    return pa.table({"user_id": users, **{name: pa.array(answer[name], kinds[name]) for name in names}})
+    columns = {name: pa.array(known[name], kinds[name]) for name in names}
+    at = pa.array([stamp.ToMicroseconds() for stamp in stamps], pa.timestamp("us", "UTC"))
+    return pa.table({"user_id": users, "ts": at, **columns})
 
 
 def _merged(old: pa.Table, fresh: pa.Table, longest: int) -> pa.Table:
-    """Sequences of old and fresh behaviours together, in order of time, cut to the newest; stamped after the newest.
+    """Sequences of old and fresh behaviours together, in order of time, cut to the newest.
 
-    Fresh ones may be older than some that are there: a stream does not keep the order of what it brings.
+    Fresh ones may be older than some that are there: a stream does not keep the order of what it brings. A sequence is
+    stamped after its newest behaviour and after the sequence that it replaces, which Redis would keep otherwise.
     """
     names = [name for name in fresh.column_names if name.startswith("behaviour_")]
     apart = ", ".join(f"unnest({name}) AS {name}" for name in names)
@@ -90,11 +94,10 @@ def _merged(old: pa.Table, fresh: pa.Table, longest: int) -> pa.Table:
     connection.register("old", old)
     connection.register("fresh", fresh.select(["user_id", "ts", *names]))
     merged = connection.sql(f"""
-        WITH kept AS (SELECT user_id, generate_subscripts(behaviour_ts, 1) AS place, {apart} FROM old)
+        WITH kept AS (SELECT user_id, ts, generate_subscripts(behaviour_ts, 1) AS place, {apart} FROM old)
         SELECT user_id, max(ts) + INTERVAL 1 MICROSECOND AS ts, {lists}
         FROM (
-            SELECT *, to_timestamp(behaviour_ts + 1) AS ts FROM kept  -- its fraction of a second is not stored
-            UNION ALL BY NAME SELECT *, 1000000 AS place FROM fresh
+            FROM kept UNION ALL BY NAME SELECT *, 1000000 AS place FROM fresh
         ) GROUP BY user_id ORDER BY user_id""").to_arrow_table()
     connection.close()
     return merged

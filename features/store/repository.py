@@ -20,6 +20,7 @@ import yaml
 from feast import FeatureStore, RepoConfig
 
 from features.store.repo.definitions import Source, definitions, file_source, model_service, spark_source
+from uniscale.artifacts import content_hash
 from uniscale.errors import DataError
 from uniscale.samples import SampleSpec
 from uniscale.sections import FeatureConfig
@@ -57,7 +58,7 @@ def apply(features: Path, tables: Path, config: FeatureConfig) -> FeatureStore:
     """Write `store/`'s settings, and into its registry the definitions, whose sources lie in the folder `tables`."""
     folder = Path(features) / "store"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(yaml.safe_dump(_settings(config), sort_keys=False))
+    (folder / SETTINGS).write_text(yaml.safe_dump(_settings(config, folder.parent / "tables"), sort_keys=False))
     store = open_online(features)
     with _quiet():
         store.apply(definitions(SampleSpec.load(features), tables, SOURCES[config.offline_store]))
@@ -134,12 +135,14 @@ def open_offline(features: Path) -> Iterator[FeatureStore]:
         yield store
 
 
-def _settings(config: FeatureConfig) -> dict[str, Any]:
-    online: dict[str, str] = {"type": "sqlite", "path": "online.db"}
+def _settings(config: FeatureConfig, tables: Path) -> dict[str, Any]:
+    project, online = PROJECT, {"type": "sqlite", "path": "online.db"}
     if config.online_store == "redis":
+        # Builds share the server. Feast keeps what is there where a row is not newer, so keys must be a build's own.
+        project = f"{PROJECT}_{content_hash(tables)[:12]}"
         online = {"type": "redis", "connection_string": config.redis_url}
     return {
-        "project": PROJECT,
+        "project": project,
         "provider": "local",
         "registry": {"registry_type": "file", "path": "registry.db"},
         "offline_store": {"type": config.offline_store},

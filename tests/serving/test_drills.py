@@ -6,11 +6,15 @@ import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from datetime import timedelta
 
 import httpx
+import pyarrow as pa
 import pytest
 
-from tests.serving.live import JSON, serve
+from tests.features.redis_server import needs_redis, redis_server
+from tests.serving.live import ASKED, JSON, build, serve
+from uniscale.logs import TIMESTAMP
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("service")]
 PATIENCE_SECONDS = 240.0  # a worker imports torch and Feast before it answers
@@ -53,10 +57,43 @@ def eventually(holds):
     raise AssertionError(f"not within {PATIENCE_SECONDS:g} s")
 
 
+@contextmanager
+def killed(server):
+    """The server is gone while the block runs."""
+    server.kill()
+    try:
+        yield
+    finally:
+        server.start()
+
+
 def test_without_the_feature_store_answers_are_popular_and_say_so_until_it_is_back(live):
+    degrades_and_recovers(live, without_tables(live))
+
+
+@needs_redis
+def test_without_redis_answers_are_popular_and_say_so_until_it_is_back(tmp_path):
+    """One worker: a push must be seen by the next request, wherever it lands."""
+    from features.store.online import push_behaviours
+    from serving.process import store_of
+
+    (tmp_path / "redis").mkdir()
+    with redis_server(tmp_path / "redis") as server:
+        packaged = build(tmp_path, "features.online_store=redis", f"features.redis_url={server.url}")
+        with serve(packaged, tmp_path / "served", "serving.workers=1") as live:
+            degrades_and_recovers(live, killed(server))
+            before = live.rank()["items"]
+            at = pa.array([ASKED - timedelta(minutes=minute) for minute in range(8)], TIMESTAMP)
+            clicks = {"user_id": ["u3"] * 8, "item_id": [f"i{item}" for item in range(8)], "type": ["click"] * 8}
+            push_behaviours(store_of(live.log), pa.table({**clicks, "ts": at}))
+            assert live.rank()["items"] != before
+            assert not (store_of(live.log) / "store" / "online.db").exists()
+
+
+def degrades_and_recovers(live, lost):
     good = live.rank()
     assert good["fallback"] is None
-    with without_tables(live):
+    with lost:
         degraded = live.rank()
         assert degraded["fallback"] == "features" and all(item["score"] is None for item in degraded["items"])
         assert sorted(item["item_id"] for item in degraded["items"]) == sorted(i["item_id"] for i in good["items"])
