@@ -41,7 +41,7 @@ def test_a_request_is_answered_by_its_users_variant(live):
 
 
 def test_served_scores_are_those_of_the_exported_models_offline(live):
-    """Batches made offline from point-in-time features of the same instant score, to the bit, as the service does over HTTP."""
+    """Batches made offline from point-in-time features of the same instant score as over HTTP, to the bit."""
     from features.on_demand import user_moments
     from features.store.retrieval import item_day_features, query_day_features, request_features
     from features.text import TextEncoder
