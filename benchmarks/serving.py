@@ -75,22 +75,22 @@ def main() -> None:
             _give_behaviours(deployment, options.behaviours)
         with running(config, deployment, Path(scratch) / "log") as url:
             measured = [
-                overhead(url, deployment, options.requests, options.candidates),
+                *overhead(url, deployment, options.requests, options.candidates),
                 worker_time(url, deployment, options.requests, options.candidates),
             ]
         for row in [*measured, *look_ups(deployment, options.requests), *half_precision(deployment)]:
             print(json.dumps(row), flush=True)
 
 
-def overhead(url: str, deployment: Path, requests: int, candidates: int) -> dict[str, Any]:
-    """Share of a request's median that is not the model: one client, one request at a time.
+def overhead(url: str, deployment: Path, requests: int, candidates: int) -> Iterator[dict[str, Any]]:
+    """By model, the share of a request's median that is not the model: one client, one request at a time.
 
     The service's histograms are read after each request, so what they grew by is that request's. The client is the
-    standard library's, as an HTTP client's own work is none of the service.
+    standard library's, as an HTTP client's own work is none of the service. Users' variants decide whose a request is:
+    a median over two models would be that of neither.
     """
     bodies = _bodies(deployment, requests + WARM_UP, candidates)
-    total: list[float] = []
-    stages: dict[str, list[float]] = {}
+    spent: dict[str, list[dict[str, float]]] = {}
     with (
         httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS) as http,
         closing(HTTPConnection(url.removeprefix("http://"), timeout=TIMEOUT_SECONDS)) as connection,
@@ -98,23 +98,24 @@ def overhead(url: str, deployment: Path, requests: int, candidates: int) -> dict
         for number, body in enumerate(bodies):
             before = _stages(http)
             content = json.dumps(body).encode()
-            milliseconds = _milliseconds(lambda content=content: _rank(connection, content))
+            started = time.perf_counter()
+            answer = _rank(connection, content)
+            milliseconds = 1000 * (time.perf_counter() - started)
             after = _stages(http)
             if number >= WARM_UP:
-                total.append(milliseconds)
-                for name, seconds in after.items():
-                    stages.setdefault(name, []).append(1000 * (seconds - before.get(name, 0.0)))
-    p50 = float(np.median(total))
-    medians = {name: float(np.median(values)) for name, values in stages.items()}
-    return {
-        "measure": "overhead",
-        "requests": requests,
-        "candidates": candidates,
-        "client_p50_ms": p50,
-        "stage_p50_ms": medians,
-        "share_of_p50_not_model": 1 - medians["model"] / p50,
-        "share_of_p50_not_model_inside_the_service": 1 - medians["model"] / medians["total"],
-    }
+                stages = {name: 1000 * (seconds - before.get(name, 0.0)) for name, seconds in after.items()}
+                spent.setdefault(json.loads(answer)["version"], []).append({**stages, "client": milliseconds})
+    for version, each in sorted(spent.items()):
+        p50 = {name: float(np.median([one[name] for one in each])) for name in each[0]}
+        yield {
+            "measure": "overhead",
+            "model": version,
+            "requests": len(each),
+            "candidates": candidates,
+            "p50_ms": p50,
+            "share_of_p50_not_model": 1 - p50["model"] / p50["client"],
+            "share_of_p50_not_model_inside_the_service": 1 - p50["model"] / p50["total"],
+        }
 
 
 def worker_time(url: str, deployment: Path, requests: int, candidates: int) -> dict[str, Any]:
@@ -231,11 +232,12 @@ def _processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _rank(connection: HTTPConnection, content: bytes) -> None:
+def _rank(connection: HTTPConnection, content: bytes) -> bytes:
     connection.request("POST", "/rank", content, {"Content-Type": "application/json"})
     answer = connection.getresponse()
     found = answer.read()
     assert answer.status == 200, found
+    return found
 
 
 def _stages(http: httpx.Client) -> dict[str, float]:

@@ -3,7 +3,8 @@ time to start than the device takes to run them.
 
 A graph is of fixed shapes, so a request is padded to the next power of two of candidates and of behaviours, which
 changes none of its scores, and the padding's scores are cut off. A request's tensors travel in one copy. Shapes are
-recorded as they come, 50 ms or so for the first request of each.
+recorded as they come, 50 ms or so for the first request of each; those of the models that it replaces a new model
+records before it answers (`serving.switch`).
 """
 
 import threading
@@ -24,9 +25,17 @@ OF_CANDIDATES = ("candidate_ids", "candidate_numbers", "candidate_content", "can
 _DEVICE = threading.Lock()  # one request or recording at a time: models share the device
 
 
+Shape = tuple[int, int]  # room for candidates, and for behaviours
+
+
 def room_for(count: int) -> int:
     """The next power of two that holds so many, at least `SMALLEST`."""
     return max(SMALLEST, 1 << (count - 1).bit_length())
+
+
+def shape_of(batch: Batch) -> Shape:
+    """The room that a batch of one request takes; of several, enough for each."""
+    return room_for(batch.candidate_mask.shape[1]), room_for(batch.behaviour_mask.shape[1])
 
 
 def apart(batch: Batch) -> Iterator[Batch]:
@@ -107,7 +116,7 @@ class GraphScorer:
 
     def __init__(self, score: Callable[[Batch], Tensor], device: torch.device, longest: int):
         self._score, self._device, self._longest = score, device, max(1, longest)
-        self._recorded: dict[tuple[int, int], Recording] = {}
+        self._recorded: dict[Shape, Recording] = {}
         self._memory = torch.cuda.graph_pool_handle()  # graphs run one after another, so they share it
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -115,7 +124,8 @@ class GraphScorer:
         return torch.cat([self._one(request) for request in apart(batch)])
 
     def _one(self, batch: Batch) -> Tensor:
-        shape = room_for(batch.candidates), min(room_for(batch.behaviour_mask.shape[1]), self._longest)
+        candidates, behaviours = shape_of(batch)
+        shape = candidates, min(behaviours, self._longest)
         wide = widened(batch, *shape)
         with _DEVICE:
             recording = self._recorded.get(shape)

@@ -2,10 +2,10 @@
 
 User and query are worked on once a request; candidates meet that state inside the model (list-wise, UniScale 3.3.2).
 Rows are stacked by `models.rows` and made into tensors by `models.batches`, as in training, so a served score is the
-offline score of the same row (to 1e-6 with the same weights; what float16 on disk costs is gated apart).
+offline score of the same row (to the bit with the same weights; what float16 on disk costs is gated apart).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -30,10 +30,18 @@ CONTEXTS_KEPT = 1024  # derived contexts in memory
 
 
 class Scorer(Protocol):
-    """A loaded model on its device (`serving.served_model.ServedModel`)."""
+    """A loaded model on its device (`serving.served_model.ServedModel`).
+
+    `shapes`: of the requests so far, where the first of each takes longer; none where all take the same road.
+    """
+
+    shapes: set[tuple[int, int]]
 
     def score(self, batch: Batch, history: History | None = None) -> torch.Tensor:
         """Calibrated probabilities, (N, T), on the CPU; with the `history` of a batch of one request, by its state."""
+
+    def meet(self, shapes: Iterable[tuple[int, int]]) -> None:
+        """Prepare for requests of these shapes, which a model that this one replaces had."""
 
     def state(self) -> dict[str, Any]:
         """For the health page."""

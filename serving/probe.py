@@ -28,8 +28,13 @@ ASKED = 1_767_225_600  # seconds since 1970
 
 def probe_batch(spec: SampleSpec) -> Batch:
     """`REQUESTS` made-up requests of the served domain, `CANDIDATES` candidates each; the same for the same spec."""
+    return made_up(spec, REQUESTS, CANDIDATES, spec.max_behaviours)
+
+
+def made_up(spec: SampleSpec, requests: int, candidates: int, behaviours: int) -> Batch:
+    """Requests of the served domain with so many candidates and behaviours each; the same for the same arguments."""
     rng = np.random.default_rng(0)
-    lengths = {"request": REQUESTS, "candidate": REQUESTS * CANDIDATES, "behaviour": REQUESTS * spec.max_behaviours}
+    lengths = {"request": requests, "candidate": requests * candidates, "behaviour": requests * behaviours}
     columns: dict[str, NDArray] = {}
     for f in spec.features:
         size = lengths[f.level]
@@ -40,10 +45,10 @@ def probe_batch(spec: SampleSpec) -> Batch:
         else:  # missing: the spec does not know the scale, and far from it scores saturate and tell nothing
             columns[f.name] = np.full(size, np.nan, np.float32)
     columns |= {
-        "domain_index": np.zeros(REQUESTS, np.int64),
-        "scenarios": (rng.random((REQUESTS, len(spec.scenarios))) < 0.5).astype(np.float32),
-        "ts": np.full(REQUESTS, ASKED),
-        "query_text": rng.normal(size=(REQUESTS, spec.text_dim)).astype(np.float32),
+        "domain_index": np.zeros(requests, np.int64),
+        "scenarios": (rng.random((requests, len(spec.scenarios))) < 0.5).astype(np.float32),
+        "ts": np.full(requests, ASKED),
+        "query_text": rng.normal(size=(requests, spec.text_dim)).astype(np.float32),
         "item": rng.integers(0, ITEMS, lengths["candidate"]),
         "behaviour_index": rng.integers(0, ITEMS, lengths["behaviour"]),
         "behaviour_ts": ASKED - np.sort(rng.integers(1, 10**6, lengths["behaviour"]))[::-1],
@@ -52,8 +57,8 @@ def probe_batch(spec: SampleSpec) -> Batch:
         rng.normal(size=(ITEMS, spec.content_dim)).astype(np.float32),
         rng.normal(size=(ITEMS, spec.text_dim)).astype(np.float32),
     )
-    requests = np.arange(REQUESTS + 1)
-    return to_batch(Rows.of(spec, columns, requests * CANDIDATES, requests * spec.max_behaviours), vectors)
+    ends = np.arange(requests + 1)
+    return to_batch(Rows.of(spec, columns, ends * candidates, ends * behaviours), vectors)
 
 
 def record(export: RankingModel, original: RankingModel, folder: Path) -> None:

@@ -23,6 +23,8 @@ from uniscale.config import Config
 from uniscale.errors import ConfigError, ServingError
 
 LIVE, HOME, ROUTING, OUTPUT = "_features", "_bentoml", "_routing.json", "_server.log"
+# Longer than clients and proxies keep idle connections, or it closes one just as a request comes (BentoML: 5 s).
+KEEP_ALIVE = ("--timeout-keep-alive", "75")
 START_SECONDS, STOP_SECONDS = 120.0, 15.0
 QUOTED_LINES = 25
 
@@ -60,7 +62,7 @@ def running(
         "UNISCALE_ROUTING": str(Path(routing).resolve() if routing else routing_of(log)),
         "UNISCALE_SERVING_LOG": str(log),
     }
-    command = [sys.executable, "-m", "bentoml", "serve", manifest.tag, "--host", host, "--port", str(port)]
+    command = [sys.executable, "-m", "bentoml", "serve", manifest.tag, "--host", host, "--port", str(port), *KEEP_ALIVE]
     url = f"http://{host}:{port}"
     with (log / OUTPUT).open("wb") as output:
         process = subprocess.Popen(

@@ -7,7 +7,7 @@ each other. On CUDA requests run as recorded graphs (`serving.cuda_graphs`), whi
 shorter work without one: nothing of users is kept there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
@@ -21,7 +21,8 @@ from models.layers import TokenLinear
 from models.onetrans import OneTrans
 from models.onetrans_cache import OneTransCache
 from models.ranking import RankingModel
-from serving.cuda_graphs import GraphScorer
+from serving.cuda_graphs import GraphScorer, Shape, shape_of
+from serving.probe import made_up
 from serving.user_states import History, UserStates
 from uniscale.samples import SampleSpec
 
@@ -51,6 +52,7 @@ class ServedModel:
         self.measured: dict[str, float] = {}  # precision: milliseconds, where it was measured
         self.model = model.to(self.device).eval()
         self._graphs: dict[torch.dtype, GraphScorer] = {}  # on CUDA, of each precision tried
+        self.shapes: set[Shape] = set()  # of the requests so far, where one of a new shape takes longer
         self.precision = torch.float32
         network = model.network
         has_history = bool(model.spec.select("behaviour"))
@@ -85,6 +87,8 @@ class ServedModel:
 
     def score(self, batch: Batch, history: History | None = None) -> torch.Tensor:
         """Calibrated probabilities, (N, T), on the CPU; `history` of a batch of one request lets its state be kept."""
+        if self._graphs:
+            self.shapes.add(shape_of(batch))
         batch = narrowed(batch, self._offered, self.model.spec)
         if self._graphs:
             return self._graphs[self._precision](batch)
@@ -92,6 +96,11 @@ class ServedModel:
             return scored(self.model, self.device.type, self._precision, batch).float().cpu()
         with _arithmetic(self.device.type, self._precision):
             return self._returning(batch, history).float().cpu()
+
+    def meet(self, shapes: Iterable[Shape]) -> None:
+        """Score a made-up request of each shape, so that no user's is the first of it."""
+        for candidates, behaviours in sorted(shapes):
+            self.score(made_up(self._offered, 1, candidates, min(behaviours, self._offered.max_behaviours)))
 
     def state(self) -> dict[str, Any]:
         """For the health page."""

@@ -141,20 +141,24 @@ class Switch:
             self._thread.join()
 
     def _prepared(self, routing: Routing) -> Lineup:
-        """Every model of a routing; what is loaded already, now or before the last change, is taken as it is."""
+        """Every model of a routing; what is loaded already, now or before the last change, is taken as it is.
+
+        A new model meets the shapes of the requests that those in force have answered before it answers any.
+        """
         loaded = {
             target: lineup.models[version]
             for lineup in (self.previous, self.current)
             if lineup is not None
             for version, target in lineup.routing.targets.items()
         }
-        return Lineup(
-            routing,
-            {
-                version: loaded[target] if target in loaded else self._load(target)
-                for version, target in routing.targets.items()
-            },
-        )
+        models = {
+            version: loaded[target] if target in loaded else self._load(target)
+            for version, target in routing.targets.items()
+        }
+        asked = {shape for model in self.current.models.values() for shape in tuple(model.shapes)}
+        for model in models.values():
+            model.meet(asked - model.shapes)
+        return Lineup(routing, models)
 
     def _run(self) -> None:
         while not self._stop.wait(self._poll_seconds):

@@ -6,7 +6,7 @@ import torch
 
 from models.batches import Batch, to_batch
 from models.zoo import ZOO
-from serving.cuda_graphs import SMALLEST, apart, packed, room_for, widened
+from serving.cuda_graphs import SMALLEST, apart, packed, room_for, shape_of, widened
 from serving.precision import choose
 from serving.served_model import ServedModel, lowered
 from tests.models.small import small_model, small_samples, some_rows
@@ -80,6 +80,28 @@ def test_a_packed_batch_is_the_batch_in_one_buffer(data):
 @pytest.mark.parametrize(("count", "room"), [(1, SMALLEST), (16, 16), (17, 32), (200, 256), (2000, 2048)])
 def test_shapes_are_powers_of_two(count, room):
     assert room_for(count) == room
+
+
+def test_a_model_meets_shapes_by_requests_of_them(monkeypatch):
+    served = ServedModel(built("hhsft"))
+    longest, scored = served.model.spec.max_behaviours, []
+    monkeypatch.setattr(served, "score", lambda batch: scored.append((shape_of(batch), served.model.score(batch))))
+    served.meet({(64, 16), (16, 16), (16, 1024)})
+    assert [shape for shape, _ in scored] == [(16, 16), (16, room_for(longest)), (64, 16)]
+    assert all(torch.isfinite(scores).all() for _, scores in scored)
+
+
+@pytest.mark.gpu
+def test_a_shape_that_was_met_is_not_recorded_again(data):
+    first, second = (ServedModel(built(name), torch.device("cuda")) for name in ("dlrm_mlp", "hhsft"))
+    batches = requests(data, 6)
+    for batch in batches:
+        first.score(batch)
+    second.meet(first.shapes)
+    recorded = set(second._graphs[torch.float32]._recorded)
+    for batch in batches:
+        second.score(batch)
+    assert recorded == set(second._graphs[torch.float32]._recorded)
 
 
 @pytest.mark.gpu

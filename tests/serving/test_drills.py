@@ -1,5 +1,6 @@
 """Failure drills on the real service: what breaks is flagged, what is left answers, and it recovers by itself."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -7,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from http.client import HTTPConnection
 
 import httpx
 import pyarrow as pa
@@ -100,6 +102,17 @@ def degrades_and_recovers(live, lost):
         assert live.http.get("/readyz").status_code == 503 and live.http.get("/healthz").status_code == 200
         assert 'fallback="features"' in live.http.get("/metrics").text
     assert live.rank()["items"] == good["items"] and live.http.get("/readyz").status_code == 200
+
+
+def test_an_idle_connection_is_kept_for_the_next_request(live):
+    """Longer than the 5 s of BentoML, which a client that keeps it as long loses a request to now and then."""
+    with closing(HTTPConnection(live.url.removeprefix("http://"), timeout=30)) as connection:
+        connection.request("GET", "/healthz")
+        first = json.loads(connection.getresponse().read())
+        socket = connection.sock
+        time.sleep(6.5)
+        connection.request("GET", "/healthz")
+        assert json.loads(connection.getresponse().read())["pid"] == first["pid"] and connection.sock is socket
 
 
 def test_more_than_it_can_do_is_shed_and_what_was_accepted_is_answered(live):

@@ -85,6 +85,32 @@ def test_a_new_version_takes_over_and_the_old_one_comes_back_without_loading(exp
     assert switch.current.models["1"] is before.models["1"] and loads == ["1", "2"]
 
 
+class Met:
+    """A model that the shapes of requests matter to."""
+
+    def __init__(self):
+        self.shapes = set()
+
+    def meet(self, shapes):
+        self.shapes |= set(shapes)
+
+
+def test_a_new_version_meets_the_shapes_that_those_in_force_have_answered_before_it_answers(exports, tmp_path):
+    models = {version: Met() for version in "123"}
+    path = tmp_path / "routing.json"
+    switch = Switch(routing_of(exports, champion="1", candidate="2"), lambda target: models[target.version], path)
+    models["1"].shapes, models["2"].shapes = {(16, 16), (256, 64)}, {(2048, 16)}
+    routing_of(exports, champion="1", candidate="3").save(path)
+    before = models["3"].meet
+    models["3"].meet = lambda shapes: before(shapes if switch.current.routing.versions["candidate"] == "2" else ())
+    switch.poll()
+    assert switch.refused is None and models["3"].shapes == {(16, 16), (256, 64), (2048, 16)}
+    models["3"].shapes.add((512, 16))  # while 2 was out
+    routing_of(exports, champion="1", candidate="2").save(path)
+    switch.poll()
+    assert (512, 16) in models["2"].shapes
+
+
 def test_the_file_is_read_again_only_when_it_was_written(changing, exports):
     switch, path = changing
     routing_of(exports, champion="2").save(path)
