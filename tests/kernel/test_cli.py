@@ -37,6 +37,7 @@ def test_starting_it_imports_nothing_heavy() -> None:
         (("run", "--model", "hhsf"), "model.name = 'hhsf' is unknown; did you mean hhsft?"),
         (("run", "--data", "expedia"), "give the path with --input"),
         (("run", "--data", "logs", "--input", "/no/such/folder"), "does not exist"),
+        (("run", "--data", "logs", "--input", "/no/[/such]/[red]"), "'/no/[/such]/[red]' does not exist"),
         (("run", "--config", "/no/such/file.yaml"), "no config file"),
         (("show", "--runs", "/no/such/folder"), "no completed run"),
         (("load",), "either --url"),

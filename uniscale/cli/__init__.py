@@ -48,6 +48,8 @@ def main() -> None:
         app()
     except UniscaleError as error:
         from rich.console import Console
+        from rich.text import Text
 
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/bold red] {error}", markup=True)
+        # A message is text, never markup: it quotes paths, `package[extra]` and lists.
+        Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
         sys.exit(1)
