@@ -44,6 +44,11 @@ def test_starting_it_imports_nothing_heavy() -> None:
         (("load", "--url", "http://127.0.0.1:9"), "does not answer"),
         (("serve", "--deployment", "/no/such/folder"), "no deployment.json"),
         (("submit", "--host", "http://127.0.0.1:9"), "cannot reach Kubeflow Pipelines"),
+        (
+            ("gate", "--candidate", "/no/a", "--champion", "/no/b", "--samples", "/no/c", "--logs", "/no/d")
+            + ("--out", "/tmp/never"),
+            "give a path that is there",
+        ),
         (("ingest", "--logs", "/no/such/folder", "--out", "/tmp/never"), "description.json"),
     ],
 )
