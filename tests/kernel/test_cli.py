@@ -9,6 +9,8 @@ from uniscale.cli import main
 
 HEAVY = ("torch", "pyspark", "feast", "kfp", "bentoml", "evidently", "mlflow", "sklearn", "pandas", "duckdb")
 
+MISSING = ("--samples", "/no/rows", "--candidate", "/no/a", "--champion", "/no/b", "--logs", "/no/logs")
+
 
 @pytest.fixture
 def run(monkeypatch, capsys):
@@ -45,10 +47,10 @@ def test_starting_it_imports_nothing_heavy() -> None:
         (("serve", "--deployment", "/no/such/folder"), "no deployment.json"),
         (("submit", "--host", "http://127.0.0.1:9"), "cannot reach Kubeflow Pipelines"),
         (
-            ("gate", "--candidate", "/no/a", "--champion", "/no/b", "--samples", "/no/c", "--logs", "/no/d")
-            + ("--out", "/tmp/never"),
-            "give a path that is there",
+            ("cost", "--samples", "/no/c", "--candidate", "/no/a", "--champion", "/no/b", "--out", "/tmp/x"),
+            "no file /no/a",
         ),
+        (("evaluate", *MISSING, "--out", "/tmp/x"), "/no/a: No such file or directory; give a path that is there"),
         (("ingest", "--logs", "/no/such/folder", "--out", "/tmp/never"), "description.json"),
     ],
 )
