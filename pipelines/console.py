@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from rich.markup import escape
+
 from pipelines.tasks import step_of
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -122,7 +124,7 @@ class StepConsole:
         elif line:
             self.current.lines.append(line)
             if PROGRESS.match(line):
-                self.show(f"[dim]  {self.current.name}: {line.replace('[', chr(92) + '[')}[/dim]")
+                self.show(f"[dim]  {self.current.name}: {escape(line)}[/dim]")
 
 
 def error_of(record: StepRecord) -> str:

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from pipelines.console import StepConsole, StepRecord, error_of
 from pipelines.manifest import close, new_manifest, unfinished
 from pipelines.orphans import guarded
@@ -71,7 +73,7 @@ def run_locally(
     folder.mkdir(parents=True, exist_ok=True)
     manifest.update(status="running", pid=os.getpid(), failure=None)
     write_json(folder / "manifest.json", manifest)
-    show(f"run [bold]{manifest['id']}[/bold] in {folder}, full log in pipeline.log")
+    show(f"run [bold]{manifest['id']}[/bold] in {escape(str(folder))}, full log in pipeline.log")
 
     settled = {
         "input_hash": input_hash,

@@ -202,20 +202,22 @@ def write_report(run_folder: Path, title: str, tables: Iterable[Section], found:
 
 def print_summary(run_folder: Path, console: "Console") -> None:
     """Print the summary of a completed run."""
+    from rich.markup import escape
+
     manifest = read_json(Path(run_folder) / "manifest.json")
     print_tables(manifest["tables"] if "tables" in manifest else sections(manifest), console)
     for note in manifest["skipped"]:
-        console.print(f"skipped: {note}")
+        console.print(f"skipped: {note}", markup=False)
     seconds = sum(step["seconds"] for step in manifest["steps"])
     console.print(f"{seconds:.0f} s in {sum(step['status'] == 'done' for step in manifest['steps'])} steps")
-    console.print(f"reports: {manifest['reports']['run']}")
+    console.print(f"reports: {manifest['reports']['run']}", markup=False)
     if "gate" not in manifest:
         return
     if manifest["gate"]["decision"] == "promote":
         console.print("[bold green]promoted[/bold green]: the candidate is the champion now")
     else:
         failed = ", ".join(manifest["gate"]["failed"])
-        console.print(f"[bold yellow]rejected[/bold yellow], the champion stays; failed: {failed}")
+        console.print("[bold yellow]rejected[/bold yellow], the champion stays; failed:", escape(failed))
 
 
 def _page(run_id: str, summary: Mapping[str, Any]) -> str:
