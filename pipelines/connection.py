@@ -55,12 +55,12 @@ def _limit(client: Any, seconds: int) -> None:
     import urllib3
 
     api = client._run_api.api_client  # the one that all parts of the client share
-    api.request = functools.partial(_with, api.request, seconds)
+    api.request = functools.partial(_within, api.request, seconds)
     # A request that went unanswered is not sent again; one that never got through is.
     api.rest_client.pool_manager.connection_pool_kw["retries"] = urllib3.Retry(total=3, read=False)
 
 
-def _with(request: Callable[..., Any], seconds: int, *given: Any, **options: Any) -> Any:
+def _within(request: Callable[..., Any], seconds: int, *given: Any, **options: Any) -> Any:
     return request(*given, **(options | {"_request_timeout": seconds}))
 
 
