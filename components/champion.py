@@ -32,7 +32,8 @@ def champion(
     """
     from pathlib import Path
 
-    from models.train import train, work_folder
+    from models.launch import train_on_all
+    from models.train import work_folder
     from uniscale.config import config_from_sections
     from uniscale.registry import Registry
 
@@ -42,4 +43,4 @@ def champion(
         return
     architecture, subset = config.model.champion, config.train.champion_samples
     checkpoints = work_folder(Path(work), config, Path(rows.path), architecture, subset)
-    train(config, Path(rows.path), Path(model.path), architecture, subset, checkpoints)
+    train_on_all(config, Path(rows.path), Path(model.path), architecture, subset, checkpoints)

@@ -23,6 +23,7 @@ def finish(seed: int, notify: str, runs: str, run_id: str, status: dsl.PipelineT
 
     config = config_from_sections(seed, notify=notify).notify
     outcome = record_outcome(config, Path(runs), run_id, status.state, status.error_message or "")
-    print(f"finish: run {run_id} {status.state} {status.error_message or ''}".rstrip())
+    said = ": ".join(filter(None, (outcome["state"], outcome["step"] and f"step {outcome['step']}", outcome["error"])))
+    print(f"finish: run {run_id} {said}")
     if outcome["notified"]:
         print(f"finish: not told: {outcome['notified']}")

@@ -21,10 +21,11 @@ def train(
     """
     from pathlib import Path
 
-    from models.train import train, work_folder
+    from models.launch import train_on_all
+    from models.train import work_folder
     from uniscale.config import config_from_sections
 
     config = config_from_sections(seed, train=settings, model=model_sizes)
     name, subset = config.model.name, config.train.samples
     checkpoints = work_folder(Path(work), config, Path(rows.path), name, subset)
-    train(config, Path(rows.path), Path(model.path), name, subset, checkpoints)
+    train_on_all(config, Path(rows.path), Path(model.path), name, subset, checkpoints)

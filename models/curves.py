@@ -12,8 +12,15 @@ Series = dict[str, list[tuple[float, float]]]  # name -> points (x, y)
 def page(title: str, charts: Sequence[tuple[str, str, Series]], more: str = "") -> str:
     """An HTML page of line charts, each given as (heading, x label, series), and more HTML below them."""
     drawn = "\n".join(f"<h2>{escape(heading)}</h2>\n{chart(series, label)}" for heading, label, series in charts)
-    style = "body{font:15px system-ui;max-width:700px;margin:2em auto}text{font:11px system-ui;fill:#57606a}"
-    head = f'<!doctype html><meta charset="utf-8"><title>{escape(title)}</title><style>{style}</style>'
+    style = (
+        ":root{color-scheme:light dark}body{font:15px system-ui;max-width:700px;margin:2em auto;padding:0 1em}"
+        "svg{overflow:visible}text{font:11px system-ui;fill:currentColor;opacity:.75}"
+        "@media(max-width:500px){text{font-size:14px}}"
+    )
+    head = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,'
+        f'initial-scale=1"><title>{escape(title)}</title><style>{style}</style>'
+    )
     return f"{head}<h1>{escape(title)}</h1>\n{drawn}\n{more}\n"
 
 
@@ -32,7 +39,7 @@ def chart(series: Series, x_label: str) -> str:
     for share in (0.0, 0.5, 1.0):
         x, y = left + share * (right - left), low + share * (high - low)
         across, up = place(x, y)
-        parts.append(f'<line x1="{MARGIN}" x2="{WIDTH - MARGIN}" y1="{up}" y2="{up}" stroke="#d0d7de"/>')
+        parts.append(f'<line x1="{MARGIN}" x2="{WIDTH - MARGIN}" y1="{up}" y2="{up}" stroke="#8886"/>')
         parts.append(f'<text x="{MARGIN - 6}" y="{up + 4}" text-anchor="end">{y:.4g}</text>')
         parts.append(f'<text x="{across}" y="{HEIGHT - MARGIN + 16}" text-anchor="middle">{x:.6g}</text>')
     parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(x_label)}</text>')
@@ -43,7 +50,7 @@ def chart(series: Series, x_label: str) -> str:
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         parts += [f'<circle cx="{x}" cy="{y}" r="2" fill="{colour}"/>' for x, y in placed]
         at = f'x="{WIDTH - MARGIN}" y="{16 + 14 * number}" text-anchor="end"'
-        parts.append(f'<text {at} style="fill:{colour}">{escape(name)}</text>')
+        parts.append(f'<text {at} style="fill:{colour};opacity:1">{escape(name)}</text>')
     return "".join([*parts, "</svg>"])
 
 

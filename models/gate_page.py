@@ -1,5 +1,6 @@
 """The gate's decision as one self-contained page: what moved, by how much, how certain, and on which slices."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -27,6 +28,11 @@ header { border-left: 6px solid; padding: .2rem 0 .2rem 1rem; } header p { color
 svg { display: block; } svg .zero { stroke: var(--soft); stroke-dasharray: 2 2; } svg .margin { stroke: var(--bad); }
 svg .bar { stroke: currentColor; stroke-width: 3; } svg .dot { fill: currentColor; }
 code { background: var(--panel); padding: 0 .3em; border-radius: 3px; }
+@media (max-width: 48rem) { thead { display: none; } table, tbody, tr { display: block; } tr { padding: .5rem 0;
+  border-bottom: 1px solid var(--line); } td, td.n { display: flex; justify-content: space-between; gap: 1rem;
+  border: 0; padding: .1rem 0; text-align: right; overflow-wrap: anywhere; } td.fail, td.pass { white-space: normal; }
+  td::before { content: attr(data-label); color: var(--soft); text-align: left; font-weight: 400;
+  flex-shrink: 0; } td:first-child { font-weight: 600; } td:empty { display: none; } }
 """
 
 
@@ -211,11 +217,18 @@ def _is_slice(gate: Mapping[str, Any]) -> bool:
 
 def _table(title: str, head: Sequence[str], rows: Iterable[str], note: str = "") -> str:
     cells = "".join(f'<th class="n">{h[1:]}</th>' if h.startswith("#") else f"<th>{h}</th>" for h in head)
-    body = "\n".join(rows)
-    return f'<h2>{escape(title)}</h2>{note}<div class="wide"><table><tr>{cells}</tr>\n{body}\n</table></div>'
+    body = "\n".join(_labelled(row, head) for row in rows)
+    table = f"<table><thead><tr>{cells}</tr></thead><tbody>\n{body}\n</tbody></table>"
+    return f'<h2>{escape(title)}</h2>{note}<div class="wide">{table}</div>'
+
+
+def _labelled(row: str, head: Sequence[str]) -> str:
+    """A row whose cells name their column, for screens on which a row is a card."""
+    names = iter(head)
+    return re.sub("<td", lambda _: f'<td data-label="{next(names).removeprefix("#")}"', row)
 
 
 def _model(model: Any) -> str:
     if isinstance(model, Mapping):
-        return str(model.get("name", "unnamed model"))
+        return f"{model.get('name', 'unnamed model')} {str(model.get('hash', ''))[:8]}".rstrip()
     return str(model) if model else "unnamed model"

@@ -42,7 +42,7 @@ def drift(
     Args:
         config: its section `drift` and the seed are used.
         samples: a samples folder.
-        out: folder to write: drift.json, measures.json (flat, for the gate), drift.html (Evidently's), drift.prom.
+        out: folder to write: drift.json, measures.json (flat, for the gate), drift.html, drift.prom.
         predictions: Parquet file or folder with `request_id` and one probability column (or list) a task; None
             leaves predictions out.
         workspace: of `evidently ui`, to which the report is added; None adds it to none.
@@ -91,7 +91,10 @@ def drift(
     predicted, note = _predictions(predictions, samples, spec, windows, settings)
     notes += [note] if note else []
     vectors = _embeddings(samples, spec, windows, config)
-    from monitoring.drift_report import report_on  # Evidently takes seconds to import: only once there is something
+    from monitoring.drift_report import (
+        put_verdict,
+        report_on,
+    )  # Evidently takes seconds to import: only once there is something
 
     with atomic_folder(out) as folder:
         frames = {name: levels["candidate"].columns for name, levels in drawn.items()}
@@ -105,6 +108,7 @@ def drift(
             result["verdict"] = "warn"
         result |= {"windows": windows, "columns": columns, "labels": labels, "predictions": predicted}
         result |= {"evidently": [asdict(test) for test in tests], "untested": untested, "notes": notes}
+        put_verdict(folder / "drift.html", result)
         write_json(folder / "drift.json", result)
         write_json(folder / "measures.json", result["measures"])
         (folder / "drift.prom").write_text(gauges(result, time.time()))

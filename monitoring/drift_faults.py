@@ -13,6 +13,7 @@ from monitoring.drift_scores import Buckets, score
 FROZEN_SHARE = 0.99  # of one value, where the reference had variety
 VARIED_SHARE = 0.9
 REMAP_JS = 0.1  # of the sorted shares: the same frequencies under other names
+REMAP_SHARE = 0.5  # of the JS by name, which sorting must take away
 RESCALED_LOG = math.log(1.5)
 EXPLAINED = 0.8  # share of the PSI that undoing the factor must take away
 
@@ -47,9 +48,21 @@ def _remapped(before: np.ndarray, now: np.ndarray) -> str | None:
     old, new = (np.unique(values, return_counts=True) for values in (before, now))
     width = max(len(old[1]), len(new[1]))
     shapes = [np.pad(-np.sort(-counts), (0, width - len(counts))) / counts.sum() for _, counts in (old, new)]
-    middle = (shapes[0] + shapes[1]) / 2
-    js = math.sqrt(sum(0.5 * float((s[s > 0] * np.log2(s[s > 0] / middle[s > 0])).sum()) for s in shapes))
-    return f"remapped: the same frequencies under other names (JS of the shape {js:.2f})" if js < REMAP_JS else None
+    js = _jensen_shannon(*shapes)
+    names, place = np.unique(np.concatenate([old[0], new[0]]), return_inverse=True)
+    by_name = [
+        np.bincount(where, counts, len(names)) / counts.sum()
+        for where, (_, counts) in zip(np.split(place, [len(old[0])]), (old, new), strict=True)
+    ]
+    if js >= min(REMAP_JS, REMAP_SHARE * _jensen_shannon(*by_name)):
+        return None
+    return f"remapped: the same frequencies under other names (JS of the shape {js:.2f})"
+
+
+def _jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
+    """Distance of two vectors of shares, base 2."""
+    middle = (p + q) / 2
+    return math.sqrt(sum(0.5 * float((s[s > 0] * np.log2(s[s > 0] / middle[s > 0])).sum()) for s in (p, q)))
 
 
 def _rescaled(before: np.ndarray, now: np.ndarray) -> str | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from uniscale.artifacts import read_json, write_json
 
-WIDTH, HEIGHT = 640, 120
+WIDTH, HEIGHT, LEFT = 640, 120, 84  # of a chart; left of LEFT are its labels
+SHOWN = 5  # of what a comparison noticed; the rest is folded
 
 
 def keep(result: Mapping[str, Any], folder: Path) -> Path:
@@ -41,34 +42,36 @@ def page(entries: Sequence[Mapping[str, Any]]) -> str:
         f"<h2>{escape(name)}</h2>{_chart(name, list(zip(until, values, strict=True)))}"
         for name, values in lines.items()
     )
-    rows = "".join(
-        f'<tr><th scope="row">{entry["windows"]["current"][1]}</th><td class="text">{escape(entry["verdict"])}</td>'
-        f'<td class="withheld">{escape("; ".join(entry["drifted"]) or "nothing noticed")}</td></tr>'
-        for entry in reversed(entries)
-    )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/><title>Drift history</title>'
         f"<style>{style}</style></head><body><main><h1>Drift, {len(entries)} comparisons</h1>{charts}"
-        '<div class="scroll" role="region" tabindex="0" aria-label="Comparisons"><table><thead><tr><th>Until</th>'
-        f"<th>Verdict</th><th>Noticed</th></tr></thead><tbody>{rows}</tbody></table></div></main></body></html>\n"
+        f"<h2>What was noticed</h2>{''.join(map(_noticed, reversed(entries)))}</main></body></html>\n"
     )
+
+
+def _noticed(entry: Mapping[str, Any]) -> str:
+    lines = [f"<li>{escape(line)}</li>" for line in entry["drifted"] or ["nothing"]]
+    first, rest = "".join(lines[:SHOWN]), "".join(lines[SHOWN:])
+    more = f"<details><summary>{len(lines) - SHOWN} more</summary><ul>{rest}</ul></details>" if rest else ""
+    until = escape(entry["windows"]["current"][1])
+    return f"<h3>Until {until}: {escape(entry['verdict'])}</h3><ul>{first}</ul>{more}"
 
 
 def _chart(name: str, points: Sequence[tuple[str, float | None]]) -> str:
     known = [(number, day, value) for number, (day, value) in enumerate(points) if value is not None]
     top = max((value for _, _, value in known), default=0.0) or 1.0
-    step = (WIDTH - 80) / max(len(points) - 1, 1)
-    places = [(60 + step * n, HEIGHT - 24 - (HEIGHT - 40) * value / top) for n, _, value in known]
+    step = (WIDTH - LEFT - 20) / max(len(points) - 1, 1)
+    places = [(LEFT + step * n, HEIGHT - 24 - (HEIGHT - 40) * value / top) for n, _, value in known]
     trail = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     dots = "".join(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in places)
-    ends = f'<text x="60" y="{HEIGHT - 6}">{escape(points[0][0])}</text>' if points else ""
+    ends = f'<text x="{LEFT}" y="{HEIGHT - 6}">{escape(points[0][0])}</text>' if points else ""
     if len(points) > 1:
         ends += f'<text x="{WIDTH - 20}" y="{HEIGHT - 6}" text-anchor="end">{escape(points[-1][0])}</text>'
     said = escape(f"{name}: {', '.join(f'{day} {value:.3g}' for _, day, value in known)}", quote=True)
     return (
         f'<svg class="days" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">'
-        f'<text x="54" y="20" text-anchor="end">{top:.3g}</text>'
-        f'<text x="54" y="{HEIGHT - 24}" text-anchor="end">0</text>'
+        f'<text x="{LEFT - 8}" y="20" text-anchor="end">{top:.3g}</text>'
+        f'<text x="{LEFT - 8}" y="{HEIGHT - 24}" text-anchor="end">0</text>'
         f'<polyline class="trail" points="{trail}"/>{dots}{ends}</svg>'
     )

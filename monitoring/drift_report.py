@@ -8,6 +8,7 @@ Jensen–Shannon distances of high-cardinality columns are sampling noise; list 
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from monitoring.drift_scores import Buckets
 NUMBER_METHOD, NUMBER_THRESHOLD = "wasserstein", 0.1  # distance over the reference's standard deviation
 CATEGORY_METHOD, CATEGORY_THRESHOLD = "jensenshannon", 0.1
 PROJECT = "UniScale drift"
+SHOWN = 12  # of what was found; the rest is folded
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,21 @@ def evidently_report(
     if workspace is not None:
         _add_run(workspace, snapshot)
     return [Tested(name, how, values[name], at, passed[name]) for name, how, at in rules]
+
+
+def put_verdict(page: Path, result: Mapping[str, Any]) -> None:
+    """Put what was found over all rows (verdict, reason, drifted, notes) above Evidently's plots of the sample."""
+    lines = [f"<li>{escape(line)}</li>" for line in (*result["drifted"], *result["notes"])]
+    first, rest = "".join(lines[:SHOWN]), "".join(lines[SHOWN:])
+    more = f"<details><summary>{len(lines) - SHOWN} more</summary><ul>{rest}</ul></details>" if rest else ""
+    head = (
+        '<header style="font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:1.5rem auto;padding:0 1rem;'
+        f'overflow-wrap:anywhere"><h1>Verdict: {escape(result["verdict"])}</h1><p>{escape(result["reason"])}</p>'
+        f"<ul>{first}</ul>{more}<p>Below, Evidently on a sample: a plot and a test for each column.</p></header>"
+    )
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<body>") == 1, "Evidently's page has changed"
+    page.write_text(text.replace("<body>", f"<body>{head}", 1), encoding="utf-8")
 
 
 def _add_run(workspace: Path, snapshot: Any) -> None:

@@ -18,6 +18,7 @@ from uniscale.samples import LabelSource, SampleSpec, Sampling
 
 BATCH_REQUESTS = 4096
 LENGTH = "behaviour_length"
+CALENDAR = ("context_weekday",)  # follows from which days a window holds, and a few days are never whole weeks
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,10 @@ class Batch:
 
 
 def watched(spec: SampleSpec, domain: str) -> tuple[Column, ...]:
-    """Columns under watch; labels only in the target domain, where they were observed and not made."""
-    features = tuple(Column(f.name, f.level, "id" if f.kind == "id" else "number") for f in spec.features)
+    """Columns under watch: no calendar, and labels only in the target domain, where they were observed and not made."""
+    features = tuple(
+        Column(f.name, f.level, "id" if f.kind == "id" else "number") for f in spec.features if f.name not in CALENDAR
+    )
     length = (Column(LENGTH, "request", "number"),) if spec.select("behaviour") else ()
     labels = tuple(Column(task, "candidate", "label") for task in spec.tasks) if domain == spec.domains[0] else ()
     return (*features, *length, *labels)

@@ -92,13 +92,12 @@ def load_units(
     named = " AND ".join(f'"{name}" IS NOT NULL' for name in (source.unit, source.variant, source.day) if name)
     rows = f"SELECT {key} AS key, {unit} AS unit, {arm} AS variant, {day} AS day{values} FROM {table} WHERE {named}"
     try:
-        total, nameless, first, last = connection.execute(
-            f"SELECT count(*), count(*) FILTER (NOT ({named})), min({day}), max({day}) FROM {table}"
-        ).fetchall()[0]
+        total, first, last = connection.execute(f"SELECT count(*), min({day}), max({day}) FROM {table}").fetchall()[0]
         if first is not None and (last - first).days > MAX_DAYS:
             raise DataError(f"{data}: {source.day} runs from {first} to {last}; at most {MAX_DAYS:,} days are analysed")
         span = (first, 0 if first is None else (last - first).days + 1)
         repeated = _sum_units(connection, rows, columns, variants, span)
+        nameless = total - int(connection.execute("SELECT coalesce(sum(times), 0) FROM served").fetchall()[0][0])
         if repeated:
             connection.execute(f"CREATE TABLE once AS SELECT DISTINCT ON (key, variant, day) * FROM ({rows})")
             rows = "SELECT * FROM once"

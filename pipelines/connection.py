@@ -1,13 +1,16 @@
 """A connection to Kubeflow Pipelines whose failures are messages: unreachable, refused, unknown."""
 
 import contextlib
+import functools
 import io
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from uniscale.errors import UniscaleError
+
+ANSWER_SECONDS = 20  # the longest that a request waits, an upload of IR included
 
 
 class Unreachable(UniscaleError):
@@ -42,7 +45,23 @@ def connect(host: str, token: str | None, namespace: str | None = None) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # that it wants Kubeflow 2, which healthz has shown
-        return kfp.Client(host=host, existing_token=token, **({"namespace": namespace} if namespace else {}))
+        client = kfp.Client(host=host, existing_token=token, **({"namespace": namespace} if namespace else {}))
+    _limit(client, ANSWER_SECONDS)
+    return client
+
+
+def _limit(client: Any, seconds: int) -> None:
+    """Let no request wait longer, since neither client nor `urllib3` has a limit of its own."""
+    import urllib3
+
+    api = client._run_api.api_client  # the one that all parts of the client share
+    api.request = functools.partial(_within, api.request, seconds)
+    # A request that went unanswered is not sent again; one that never got through is.
+    api.rest_client.pool_manager.connection_pool_kw["retries"] = urllib3.Retry(total=3, read=False)
+
+
+def _within(request: Callable[..., Any], seconds: int, *given: Any, **options: Any) -> Any:
+    return request(*given, **(options | {"_request_timeout": seconds}))
 
 
 @contextlib.contextmanager
@@ -51,7 +70,7 @@ def asking(host: str) -> Iterator[None]:
 
     Raises:
         Unreachable: the connection broke, or the server is in trouble (5xx).
-        UniscaleError: the API refused what was asked.
+        UniscaleError: the API refused what was asked, or its answer is none of this API.
     """
     import kfp_server_api
     import urllib3
@@ -65,6 +84,11 @@ def asking(host: str) -> Iterator[None]:
         kind = Unreachable if error.status >= 500 else UniscaleError
         message = f"{host} answered {error.status} {error.reason}: {_said(error.body)}"
         raise kind(f"{message}; {_remedy(error.status)}") from None
+    except kfp_server_api.exceptions.OpenApiException as error:
+        raise UniscaleError(
+            f"{host} answers with something that the client does not understand ({error}): check the URL, and that "
+            "Kubeflow Pipelines 2 is there"
+        ) from None
 
 
 def _said(body: Any) -> str:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from rich.markup import escape
+
 from pipelines.tasks import step_of
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -34,11 +36,12 @@ class StepConsole:
 
     It reads the runner's own messages (kfp 2.17.0): 'Executing task …' and 'Task … finished with status …'; what a
     step itself prints arrives indented by four spaces, or by any other number once a loop has run: its threads replace
-    the one `print` of the process and put it back in any order. The executor's own lines show how far.
+    the one `print` of the process and put it back in any order. The executor's own lines show how far. `failed` is
+    told of a step that failed before the next one begins, the exit handler included.
     """
 
-    def __init__(self, log: TextIO, show: Callable[[str], None]):
-        self.log, self.show = log, show
+    def __init__(self, log: TextIO, show: Callable[[str], None], failed: Callable[[StepRecord], None] | None = None):
+        self.log, self.show, self.failed = log, show, failed
         self.records: dict[str, StepRecord] = {}
         self.current: StepRecord | None = None
         self.started = 0.0
@@ -105,6 +108,8 @@ class StepConsole:
         self.current.seconds = round(self.current.seconds + time.monotonic() - self.started, 2)
         self.current.status = "done" if status == "SUCCESS" else "failed"
         self.show(f"[bold]{self.current.name}[/bold] {self.current.status} in {self.current.seconds:.1f} s")
+        if self.current.status == "failed" and self.failed:
+            self.failed(self.current)
         self.current = None
 
     def _of_step(self, line: str) -> None:
@@ -119,7 +124,7 @@ class StepConsole:
         elif line:
             self.current.lines.append(line)
             if PROGRESS.match(line):
-                self.show(f"[dim]  {self.current.name}: {line.replace('[', chr(92) + '[')}[/dim]")
+                self.show(f"[dim]  {self.current.name}: {escape(line)}[/dim]")
 
 
 def error_of(record: StepRecord) -> str:

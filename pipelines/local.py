@@ -1,6 +1,7 @@
 """Runs a pipeline on this machine through `kfp.local`: resumable, logged, summed up in a manifest."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -10,7 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipelines.console import StepConsole, error_of
+from rich.markup import escape
+
+from pipelines.console import StepConsole, StepRecord, error_of
 from pipelines.manifest import close, new_manifest, unfinished
 from pipelines.orphans import guarded
 from uniscale.artifacts import content_hash, source_hash, write_json
@@ -68,9 +71,9 @@ def run_locally(
         manifest = new_manifest(config, pipeline, fingerprint, input_hash, _champion_now(registry, name))
     folder = root / manifest["id"]
     folder.mkdir(parents=True, exist_ok=True)
-    manifest.update(status="running", pid=os.getpid())
+    manifest.update(status="running", pid=os.getpid(), failure=None)
     write_json(folder / "manifest.json", manifest)
-    show(f"run [bold]{manifest['id']}[/bold] in {folder}, full log in pipeline.log")
+    show(f"run [bold]{manifest['id']}[/bold] in {escape(str(folder))}, full log in pipeline.log")
 
     settled = {
         "input_hash": input_hash,
@@ -88,7 +91,7 @@ def run_locally(
     }
     arguments = {key: value for key, value in settled.items() if key in accepted} | given
     with (folder / "pipeline.log").open("a") as log:
-        console = StepConsole(log, show)
+        console = StepConsole(log, show, functools.partial(_note, manifest, folder))
         try:
             with guarded(manifest["id"]):
                 _execute(graph, root, arguments, console)
@@ -106,6 +109,12 @@ def run_locally(
             close(manifest, definition.steps, console.records, folder)
     judged = manifest.get("gate")
     return Outcome(folder, judged["decision"] == "promote" if judged else None)
+
+
+def _note(manifest: dict[str, Any], folder: Path, record: StepRecord) -> None:
+    """Keep the first failure where the exit handler finds it: the local runner tells it of no step."""
+    manifest["failure"] = manifest["failure"] or {"step": record.name, "error": error_of(record)}
+    write_json(folder / "manifest.json", manifest)
 
 
 def _execute(graph: Any, root: Path, arguments: dict[str, Any], console: StepConsole) -> None:

@@ -40,7 +40,7 @@ HOMES = {
     "kfp": ("components/", "pipelines/", "uniscale/cli/steps.py"),
     "evidently": ("monitoring/",),
     "bentoml": ("serving/",),
-    "mlflow": ("uniscale/registry.py",),
+    "mlflow": ("uniscale/registry.py", "uniscale/mlflow_mirror.py"),
     "dvc": ("uniscale/artifacts.py",),
 }
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

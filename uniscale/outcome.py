@@ -19,20 +19,24 @@ def record_outcome(config: NotifyConfig, runs: Path, run_id: str, state: str, er
         runs: folder of all runs.
         run_id: the run, which names its folder.
         state: SUCCEEDED, FAILED or CANCELED (Kubeflow's names).
-        error: of the step that failed; empty otherwise.
+        error: what the runner says of a failure; a run of this machine has the step and its error in its manifest.
 
     Returns:
-        What outcome.json holds: run, state, error, decision and failed (of the gate, None where it was not reached),
-        report (path of the page), notified (None where nobody is to be told, else an empty string or why it failed).
+        What outcome.json holds: run, state, step (that failed, where known), error, decision and failed (of the gate,
+        None where it was not reached), report (path of the page), notified (None where nobody is to be told, else an
+        empty string or why it failed).
     """
     folder = Path(runs) / run_id
     summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
     gate = summary.get("gate", {})
+    manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
+    failure = (manifest.get("failure") or {}) if state == "FAILED" else {}
     report = folder / "report.html"
     outcome = {
         "run": run_id,
         "state": state,
-        "error": error,
+        "step": failure.get("step"),
+        "error": failure.get("error", error),
         "decision": gate.get("decision"),
         "failed": gate.get("failed"),
         "report": str(report),
@@ -76,7 +80,8 @@ def _post(config: NotifyConfig, outcome: dict[str, Any]) -> str:
 
 def _page(outcome: dict[str, Any]) -> str:
     name, state, error = (html.escape(str(outcome[key])) for key in ("run", "state", "error"))
-    said = f"<pre>{error}</pre>" if error else ""
+    step = f"<p>Step {html.escape(outcome['step'])} failed.</p>" if outcome["step"] else ""
+    said = step + (f'<pre style="white-space:pre-wrap">{error}</pre>' if error else "")
     return (
         f"{STYLE.replace('{title}', f'Run {name}')}<h1>Run {name}: {state.lower()}</h1><p>No summary: the run did "
         + (f"not come to its end. The champion stays as it was unless the registry's history says otherwise.</p>{said}")

@@ -2,8 +2,8 @@
 
 MLflow keeps versions, tags and the aliases `champion` and `challenger`, and each version's training as a run with its
 curves; model files and gate records are copied to a folder; every decision is an entry of `PromotionLog`, which says
-who is champion. Aliases are set from the log, so reading needs no MLflow, and a process killed in the middle leaves
-nothing that the next change does not mend.
+who is champion. MLflow is made to follow the log, so reading needs none, and a process killed in the middle or a lost
+database leaves nothing that the next change does not mend.
 """
 
 import logging
@@ -19,11 +19,11 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from uniscale.artifacts import atomic_folder, content_hash, read_json, source_hash, write_json
 from uniscale.errors import RegistryError
+from uniscale.mlflow_mirror import Mirror
 from uniscale.promotion_log import Entry, PromotionLog, champions
-from uniscale.version_record import TrainingRun, gate_tags, plain
+from uniscale.version_record import gate_tags, plain
 
 T = TypeVar("T")
-BATCH = 1000  # metrics that MLflow takes at once
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
@@ -128,7 +128,8 @@ class Registry:
                 "content_hash": model_hash,
                 "verdict": verdict,
             }
-            number = self._create(place, lineage | gate_tags(record))
+            tags = lineage | gate_tags(record)
+            number = self._call(lambda client: Mirror(client, self.name, self.folder).add(place, tags))
             failed = ", ".join(record["failed"]) if verdict == "reject" and isinstance(record, dict) else ""
             why = {None: "no gate record", "promote": "passed the gate"}.get(verdict, f"failed {failed}")
             self.log.append("register", number, why, by, details=lineage | {"key": key})
@@ -290,59 +291,25 @@ class Registry:
             self._point()
 
     def _point(self) -> None:
-        """Point MLflow's aliases at what the log says."""
+        """Let MLflow show what the log says."""
         entries = self.log.entries()
-        stack = champions(entries)
-        passed = [v.number for v in self.versions() if v.verdict == "promote"]
-        challenger = passed[-1:] if passed[-1:] != stack[-1:] else []
+        if not entries:
+            return
+        (champion,) = champions(entries)[-1:] or (None,)
+        (challenger,) = [v.number for v in self.versions() if v.verdict == "promote"][-1:] or (None,)
 
         def point(client: Any) -> None:
-            aliases = client.get_registered_model(self.name).aliases
-            for alias, wanted in (("champion", stack[-1:]), ("challenger", challenger)):
-                if wanted and str(aliases.get(alias)) != wanted[0]:
-                    client.set_registered_model_alias(self.name, alias, wanted[0])
-                elif not wanted and alias in aliases:
-                    client.delete_registered_model_alias(self.name, alias)
+            mirror = Mirror(client, self.name, self.folder)
+            mirror.restore(self._registered(entry) for entry in entries if entry.action == "register")
+            mirror.point({"champion": champion, "challenger": challenger if challenger != champion else None})
 
-        if entries:
-            self._call(point)
+        self._call(point)
 
-    def _create(self, place: Path, tags: dict[str, Any]) -> str:
-        """A number for a version's folder: a new one, or the one a killed process had got for the same folder."""
-
-        def create(client: Any) -> str:
-            if not client.search_registered_models(f"name='{self.name}'"):
-                client.create_registered_model(self.name)
-            source = place.resolve().as_uri()
-            for made in client.search_model_versions(f"name='{self.name}'"):
-                if made.source == source:
-                    return str(made.version)
-            kept = {key: str(value)[:4000] for key, value in tags.items() if value not in ("", None)}
-            run = self._run(client, place, tags["run_id"])
-            return str(client.create_model_version(self.name, source, run_id=run, tags=kept).version)
-
-        return self._call(create)
-
-    def _run(self, client: Any, place: Path, name: str) -> str | None:
-        """MLflow's run that shows the training of a version's model; None for a model without curves."""
-        from mlflow.entities import Metric, Param
-
-        training = TrainingRun.of(place / "model")
-        if training is None:
-            return None
-        experiment = client.get_experiment_by_name(self.name)
-        home = self.folder.resolve().as_uri()
-        number = experiment.experiment_id if experiment else client.create_experiment(self.name, home)
-        started = client.search_runs(
-            [number], f"tags.model_files = '{place.name}'"
-        )  # by a registration that was killed
-        run = (started or [client.create_run(number, run_name=name, tags={"model_files": place.name})])[0].info
-        client.log_batch(run.run_id, params=[Param(key, value) for key, value in training.parameters.items()])
-        metrics = [Metric(key, value, run.start_time, step) for key, step, value in training.metrics]
-        for first in range(0, len(metrics), BATCH):
-            client.log_batch(run.run_id, metrics=metrics[first : first + BATCH])
-        client.set_terminated(run.run_id)
-        return str(run.run_id)
+    def _registered(self, entry: Entry) -> tuple[str, Path, dict[str, Any]]:
+        version = self._version(entry)
+        lineage = {key: value for key, value in entry.details.items() if key != "key"}
+        record = read_json(version.decision) if version.decision else None
+        return version.number, version.folder.parent, lineage | gate_tags(record)
 
     def _call(self, operation: Callable[[Any], T]) -> T:
         for key, value in QUIET.items():
@@ -351,6 +318,7 @@ class Registry:
             logging.getLogger(logger).setLevel(logging.ERROR)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError  # what MLflow lets through of a database that cannot be read
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)  # its import sets it back
         try:
@@ -359,11 +327,11 @@ class Registry:
                     Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
                 self._mlflow = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             return operation(self._mlflow)
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError) as error:
             first = str(error).strip().splitlines()[0]
             raise RegistryError(
-                f"MLflow at {self.uri}: {first}; mend that and try again (what `history` shows is on record, and its "
-                "aliases follow at the next change)"
+                f"MLflow at {self.uri}: {first}; mend that and try again (what `history` shows is on record; a damaged "
+                "database may be moved away, the next change makes it anew)"
             ) from error
 
 

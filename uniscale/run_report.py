@@ -202,20 +202,22 @@ def write_report(run_folder: Path, title: str, tables: Iterable[Section], found:
 
 def print_summary(run_folder: Path, console: "Console") -> None:
     """Print the summary of a completed run."""
+    from rich.markup import escape
+
     manifest = read_json(Path(run_folder) / "manifest.json")
     print_tables(manifest["tables"] if "tables" in manifest else sections(manifest), console)
     for note in manifest["skipped"]:
-        console.print(f"skipped: {note}")
+        console.print(f"skipped: {note}", markup=False)
     seconds = sum(step["seconds"] for step in manifest["steps"])
     console.print(f"{seconds:.0f} s in {sum(step['status'] == 'done' for step in manifest['steps'])} steps")
-    console.print(f"reports: {manifest['reports']['run']}")
+    console.print(f"reports: {manifest['reports']['run']}", markup=False)
     if "gate" not in manifest:
         return
     if manifest["gate"]["decision"] == "promote":
         console.print("[bold green]promoted[/bold green]: the candidate is the champion now")
     else:
         failed = ", ".join(manifest["gate"]["failed"])
-        console.print(f"[bold yellow]rejected[/bold yellow], the champion stays; failed: {failed}")
+        console.print("[bold yellow]rejected[/bold yellow], the champion stays; failed:", escape(failed))
 
 
 def _page(run_id: str, summary: Mapping[str, Any]) -> str:
@@ -232,14 +234,25 @@ def tables_html(tables: Iterable[Section]) -> str:
     parts = []
     for title, header, rows in tables:
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        body = "".join(f"<tr>{_cells(header, row)}</tr>" for row in rows)
         parts.append(f"<h2>{html.escape(title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
     return "".join(parts)
+
+
+def _cells(header: Iterable[str], row: Iterable[str]) -> str:
+    """Cells that name their column, for screens on which a row is a card."""
+    pairs = zip(header, row, strict=True)
+    return "".join(f'<td data-label="{html.escape(name)}">{html.escape(cell)}</td>' for name, cell in pairs)
 
 
 STYLE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1"><title>{title}</title><style>
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;width:100%}td,th{padding:.3rem .6rem;border-bottom:1px solid #8884;text-align:left}
-h2{font-size:1.1rem;margin-top:2rem}</style>
+td{overflow-wrap:break-word}h2{font-size:1.1rem;margin-top:2rem}
+@media(max-width:40rem){thead{display:none}table,tbody,tr{display:block}
+tr{padding:.5rem 0;border-bottom:1px solid #8884}
+td{display:flex;justify-content:space-between;gap:1rem;border:0;padding:.1rem 0;text-align:right;overflow-wrap:anywhere}
+td::before{content:attr(data-label);opacity:.7;font-weight:400;text-align:left;flex-shrink:0}
+td[data-label=""]{justify-content:start;text-align:left}td:first-child{font-weight:600}td:empty{display:none}}</style>
 """

@@ -36,8 +36,8 @@ CONFIG = load_config(
 )
 
 
-def trained(samples, folder, steps, shuffle_labels=False, seed=0):
-    """A small model after some steps on the training rows; with shuffled labels it has nothing to learn."""
+def trained(samples, folder, steps, shuffled=0.0, seed=0):
+    """A small model after some steps on the training rows; of a share of them the labels are shuffled."""
     torch.set_num_threads(1)
     reader = Reader(samples, "train", "search", 512, seed)
     model = build_model("dlrm_mlp", reader.spec, CONFIG.model, seed)
@@ -51,8 +51,9 @@ def trained(samples, folder, steps, shuffle_labels=False, seed=0):
     while done < steps:
         for _, batch in reader.batches(Position(done, 0, 0)):
             labels = batch.labels
-            if shuffle_labels:
-                labels = labels[torch.randperm(len(labels), generator=generator)]
+            if shuffled:
+                other = labels[torch.randperm(len(labels), generator=generator)]
+                labels = torch.where(torch.arange(len(labels))[:, None] % 10 < 10 * shuffled, other, labels)
             loss = torch.nn.functional.binary_cross_entropy_with_logits(model(batch), labels)
             for optimiser in optimisers:
                 optimiser.zero_grad()
@@ -70,7 +71,7 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluation")
     samples = write_samples(root / "samples", requests_per_day=120)
     good = trained(samples, root / "good", steps=40)
-    noise = trained(samples, root / "noise", steps=12, shuffle_labels=True)
+    noise = trained(samples, root / "noise", steps=12, shuffled=1.0)
     return {
         "root": root,
         "samples": samples,

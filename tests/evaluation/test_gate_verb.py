@@ -1,8 +1,11 @@
 """The verb and the step are one function: from two models or from the steps' outputs, the same decision."""
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from models.checkpoint import load_model, save_model
+from models.data import Position, Reader
 from tests.evaluation.test_evaluate import trained
 from tests.sample_folder import write_samples
 from uniscale.artifacts import read_json
@@ -33,7 +36,7 @@ def judged(tmp_path_factory):
     samples = write_samples(root / "samples", requests_per_day=60)
     (root / "logs").mkdir()
     paths = {
-        "candidate": trained(samples, root / "noise", steps=8, shuffle_labels=True),
+        "candidate": trained(samples, root / "noise", steps=8, shuffled=1.0),
         "champion": trained(samples, root / "good", steps=30),
         "samples": samples,
         "logs": root / "logs",
@@ -64,3 +67,39 @@ def test_half_of_what_is_needed_is_refused(judged, tmp_path):
     done = gate(candidate=judged["candidate"], out=tmp_path / "x")
     assert isinstance(done.exception, ConfigError)
     assert "--candidate, --champion, --samples and --logs" in str(done.exception)
+
+
+def spoiled(samples, model_folder, scenario, folder):
+    """A copy of a model whose first layer falls silent in one scenario, all candidates of which then score the same."""
+    model = load_model(model_folder)
+    first, given = model.network.backbone.mlp.first, []
+    hook = first.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    reader = Reader(samples, "train", "search", 512, 0)
+    _, batch = next(iter(reader.batches(Position(0, 0, 0))))
+    with torch.no_grad():
+        model(batch)
+        hook.remove()
+        (column,) = (c for c in range(given[0].shape[1]) if torch.equal(given[0][:, c], batch.scenarios[:, scenario]))
+        first.linear.weight[:, column] = -1000.0
+    save_model(model, folder, 0)
+    return folder
+
+
+def test_a_model_that_wins_and_loses_one_slice_is_held_by_that_slice_alone(tmp_path):
+    samples = write_samples(tmp_path / "samples", requests_per_day=300)
+    (tmp_path / "logs").mkdir()
+    good = trained(samples, tmp_path / "good", steps=20)
+    paths = {
+        "candidate": spoiled(samples, good, 2, tmp_path / "spoiled"),
+        "champion": trained(samples, tmp_path / "weak", steps=10, shuffled=0.9),
+        "samples": samples,
+        "logs": tmp_path / "logs",
+    }
+    rules = ["floors={}", "ceilings={}", "non_inferiority={click.auc: 0.01}"]
+    done = gate(*(part for rule in rules for part in ("--set", f"gate.{rule}")), **paths, out=tmp_path / "out")
+    record = read_json(tmp_path / "out" / "decision" / "decision.json")
+    assert (done.exit_code, record["failed"]) == (3, ["slice:scenario=promotion"]), done.output
+    (superiority,) = (rule for rule in record["gates"] if rule["name"] == "superiority:click.gauc")
+    assert superiority["verdict"] == "pass" and superiority["numbers"]["low"] > 0
+    page = (tmp_path / "out" / "decision" / "decision.html").read_text()
+    assert "slice:scenario=promotion" in page

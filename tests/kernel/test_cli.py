@@ -9,6 +9,8 @@ from uniscale.cli import main
 
 HEAVY = ("torch", "pyspark", "feast", "kfp", "bentoml", "evidently", "mlflow", "sklearn", "pandas", "duckdb")
 
+MISSING = ("--samples", "/no/rows", "--candidate", "/no/a", "--champion", "/no/b", "--logs", "/no/logs")
+
 
 @pytest.fixture
 def run(monkeypatch, capsys):
@@ -37,12 +39,18 @@ def test_starting_it_imports_nothing_heavy() -> None:
         (("run", "--model", "hhsf"), "model.name = 'hhsf' is unknown; did you mean hhsft?"),
         (("run", "--data", "expedia"), "give the path with --input"),
         (("run", "--data", "logs", "--input", "/no/such/folder"), "does not exist"),
+        (("run", "--data", "logs", "--input", "/no/[/such]/[red]"), "'/no/[/such]/[red]' does not exist"),
         (("run", "--config", "/no/such/file.yaml"), "no config file"),
         (("show", "--runs", "/no/such/folder"), "no completed run"),
         (("load",), "either --url"),
         (("load", "--url", "http://127.0.0.1:9"), "does not answer"),
         (("serve", "--deployment", "/no/such/folder"), "no deployment.json"),
         (("submit", "--host", "http://127.0.0.1:9"), "cannot reach Kubeflow Pipelines"),
+        (
+            ("cost", "--samples", "/no/c", "--candidate", "/no/a", "--champion", "/no/b", "--out", "/tmp/x"),
+            "no file /no/a",
+        ),
+        (("evaluate", *MISSING, "--out", "/tmp/x"), "/no/a: No such file or directory; give a path that is there"),
         (("ingest", "--logs", "/no/such/folder", "--out", "/tmp/never"), "description.json"),
     ],
 )

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from tests.sample_folder import SPEC, write_samples
 from uniscale.artifacts import read_json
 from uniscale.config import load_config
 from uniscale.errors import DataError
-from uniscale.samples import Sampling
+from uniscale.samples import Feature, Sampling
 
 TESTED = sum(f.level != "behaviour" for f in SPEC.features) + 1 + len(SPEC.tasks)  # 1: the length of the history
 
@@ -150,6 +151,11 @@ def test_label_rates_count_exposed_candidates_and_in_domain_labels_only(quiet):
     assert named(result, "columns", "item_price")["reference_rows"] == rows
 
 
+def test_the_calendar_is_not_watched():
+    spec = replace(SPEC, features=(*SPEC.features, Feature("context_weekday", "context", "id", "request")))
+    assert watched(spec, "search") == watched(SPEC, "search")
+
+
 def test_request_features_are_counted_once_a_request(quiet):
     samples, result, _ = quiet
     assert named(result, "columns", "user_clicks_7d")["reference_rows"] == 5 * 150
@@ -163,7 +169,10 @@ def test_outputs_are_finite_json_a_page_and_gauges(planted):
     result, folder = planted
     assert json.loads((folder / "drift.json").read_text())["verdict"] == result["verdict"]
     assert read_json(folder / "measures.json") == result["measures"]
-    assert "<html" in (folder / "drift.html").read_text()[:2000].lower()
+    page = (folder / "drift.html").read_text()
+    assert "<html" in page[:2000].lower()
+    body = page.split("<body>")[1]
+    assert body.index("<h1>Verdict:") < body.index("root_metric")
     kinds = set()
     for line in (folder / "drift.prom").read_text().splitlines():
         if line.startswith("# TYPE "):

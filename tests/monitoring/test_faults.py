@@ -39,6 +39,8 @@ def test_a_remapped_category_is_named(rng):
     swapped = rng.choice([11, 12, 13, 14], 4000, p=[0.05, 0.15, 0.3, 0.5])
     assert name_fault("id", old, swapped, NONE_MISSING).startswith("remapped")
     assert name_fault("id", old, rng.integers(11, 15, 4000), NONE_MISSING) is None  # another mix, not other names
+    moved = rng.choice([11, 12, 13, 14], 4000, p=[0.45, 0.25, 0.18, 0.12])
+    assert name_fault("id", old, moved, NONE_MISSING) is None  # near in shape, and as near by name
 
 
 def test_a_change_of_unit_is_named_with_its_factor(rng):

@@ -5,9 +5,11 @@ from datetime import timedelta
 import duckdb
 import pytest
 
+from monitoring.definition import pipeline_definition
+from monitoring.experiment import analyse_logs
 from monitoring.outcomes import load_outcomes
 from monitoring.tables import DuckDB, Spark, in_spark
-from tests.monitoring.ab_logs import START, rewrite, write_experiment
+from tests.monitoring.ab_logs import START, config, rewrite, write_experiment
 from uniscale.errors import DataError
 
 PAIR = ("champion", "candidate")
@@ -49,6 +51,32 @@ def test_users_and_their_sums_are_those_of_duckdb(spark, tmp_path):
         for chosen in CHOICES:
             expected = _rows(plain, plain.users(**chosen))
             assert expected and _rows(in_spark, in_spark.users(**chosen)) == expected, chosen
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+@pytest.mark.xdist_group("spark")
+def test_the_whole_analysis_is_that_of_duckdb(spark, tmp_path):
+    paths = write_experiment(tmp_path / "data", users=120, before_days=2, lift=0.3, requests_per_day=3.0)
+    rewrite(paths["serving_log"], lambda rows: [*rows, rows[0]])
+    given = (pipeline_definition(config(), *PAIR), paths["serving_log"], paths["logs"])
+    here, there = (
+        analyse_logs(*given, tmp_path / name, paths["pre_period"], spark=session)
+        for name, session in (("here", None), ("there", spark))
+    )
+    assert here["by_day"] and here["cuts"]["rows"] and any(row["cuped"] for row in here["metrics"])
+    assert _rounded(there) == _rounded(here)
+    assert (tmp_path / "there" / "experiment.html").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "here", "there"]  # Spark's tables are gone
+
+
+def _rounded(value):
+    """Numbers to nine digits: sums are added in another order, and differences of them follow."""
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return f"{value:.9g}" if isinstance(value, float) else value
 
 
 def _rows(outcomes, table):

@@ -49,6 +49,17 @@ class PipelinesApi:
         self.schedules: dict[str, dict[str, Any]] = {}
         self.ir: dict[str, str] = {}
         self.out_of_order = 0  # looks that are answered 503
+        self.speaking = threading.Event()  # cleared: requests wait for their answer
+        self.speaking.set()
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Accept requests in the block and answer them only after it."""
+        self.speaking.clear()
+        try:
+            yield
+        finally:
+            self.speaking.set()
 
     def answer(self, method: str, url: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """Status and JSON for a request."""
@@ -182,6 +193,7 @@ def serving(api: PipelinesApi) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            api.speaking.wait()
             if api.token and self.headers.get("Authorization") != f"Bearer {api.token}":
                 status, answer = 401, {"error": "unauthenticated"}
             else:
@@ -191,7 +203,8 @@ def serving(api: PipelinesApi) -> Iterator[str]:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(payload)))
             self.end_headers()
-            self.wfile.write(payload)
+            with contextlib.suppress(BrokenPipeError):  # nobody waits any more for what came after a silence
+                self.wfile.write(payload)
 
         do_GET = do_POST = do_DELETE = _handle
 

@@ -6,6 +6,7 @@ import pytest
 from kfp import dsl
 from rich.console import Console
 
+from components.finish import finish
 from components.image import step
 from pipelines import catalogue
 from pipelines.catalogue import Definition
@@ -39,9 +40,11 @@ def report(words: list[str], runs: str, run_id: str) -> None:
 def small(config, profile):
     @dsl.pipeline(name="uniscale-small")
     def graph(words: list[str] = ["one"], runs: str = "runs", run_id: str = "run", language: str = "en") -> None:
-        with dsl.ParallelFor(words, name="word", parallelism=1) as word:
-            said = say(word=word)
-        report(words=dsl.Collected(said.output), runs=runs, run_id=run_id).set_caching_options(False)
+        last = finish(seed=7, notify=config.notify.model_dump_json(), runs=runs, run_id=run_id)
+        with dsl.ExitHandler(last.set_caching_options(False), name="run"):
+            with dsl.ParallelFor(words, name="word", parallelism=1) as word:
+                said = say(word=word)
+            report(words=dsl.Collected(said.output), runs=runs, run_id=run_id).set_caching_options(False)
 
     return graph
 
@@ -69,6 +72,8 @@ def test_a_run_that_failed_goes_on_under_its_id_and_other_parameters_are_another
     (failed,) = tmp_path.glob("*/manifest.json")
     steps = read_json(failed)["steps"]
     assert [(step["name"], step["status"]) for step in steps] == [("say", "failed"), ("report", "not run")]
+    outcome = read_json(failed.with_name("outcome.json"))
+    assert (outcome["state"], outcome["step"], outcome["error"]) == ("FAILED", "say", "not to be said: bad")
     other = run_locally(CONFIG, tmp_path, lambda line: None, pipeline="small", parameters={"words": ["a"]})
     assert read_json(failed)["status"] == "failed" and other.folder != failed.parent
     steps = read_json(other.folder / "manifest.json")["steps"]

@@ -5,6 +5,7 @@ from kfp import compiler, dsl
 from typer.testing import CliRunner
 
 from components.preflight import preflight
+from pipelines import connection
 from pipelines import follow as following
 from pipelines.catalogue import PIPELINES
 from pipelines.connection import connect
@@ -200,6 +201,22 @@ def test_what_is_wrong_is_one_message(arguments, message) -> None:
 def test_a_dead_host_is_said_at_once() -> None:
     with pytest.raises(UniscaleError, match="cannot reach Kubeflow Pipelines"):
         connect(DEAD, None)
+
+
+def test_an_api_that_falls_silent_after_it_was_healthy_is_said_in_time(package, monkeypatch) -> None:
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 1)
+    api = PipelinesApi([])
+    with serving(api) as host:
+        client = connect(host, None)
+        with api.silent(), pytest.raises(UniscaleError, match=r"lost Kubeflow Pipelines .*ReadTimeoutError"):
+            upload(client, host, package, "small")
+
+
+def test_an_answer_that_is_none_of_this_api_is_said(package) -> None:
+    api = PipelinesApi([])
+    api.answer = lambda method, url, body: (200, {})  # what a proxy may say to everything
+    with serving(api) as host, pytest.raises(UniscaleError, match=r"does not understand .*check the URL"):
+        upload(connect(host, None), host, package, "small")
 
 
 def schedule(host, *arguments):

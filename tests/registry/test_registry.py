@@ -243,6 +243,27 @@ def test_a_version_made_by_a_killed_registration_is_used_not_doubled(store, tmp_
     assert len(again._call(lambda client: client.search_model_versions("name='ranker'"))) == 1
 
 
+def test_a_lost_database_is_made_anew_with_its_numbers_tags_and_aliases(store, tmp_path, empty_registry):
+    first = seat(store, tmp_path)
+    store._call(lambda client: client.create_model_version("ranker", "file:///cut-off"))  # takes number 2
+    seat(store, tmp_path, "second")
+    before = {
+        v.version: dict(v.tags) for v in store._call(lambda client: client.search_model_versions("name='ranker'"))
+    }
+    database = tmp_path / "registry" / "mlflow.db"
+    database.write_bytes(b"no database")
+    damaged = Registry(tmp_path / "registry", "ranker")
+    assert damaged.champion().number == "3"  # reading needs none
+    with pytest.raises(RegistryError, match=r"file is not a database; .* may be moved away"):
+        damaged.rollback()
+    database.write_bytes((empty_registry(tmp_path / "empty") / "mlflow.db").read_bytes())
+    again = Registry(tmp_path / "registry", "ranker")
+    assert again.rollback("second is slow").number == first.number
+    assert aliases(again) == {"champion": "1", "challenger": "3"}
+    after = {v.version: dict(v.tags) for v in again._call(lambda client: client.search_model_versions("name='ranker'"))}
+    assert after == {number: tags for number, tags in before.items() if number != 2} and len(after) == 2
+
+
 def test_a_change_that_waits_too_long_is_told_who_is_at_work(store, tmp_path):
     impatient = Registry(tmp_path / "registry", "ranker", wait_seconds=0.1)
     with store.log.lock(1), pytest.raises(RegistryError, match=f"process {os.getpid()} for 0.1 s"):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -47,7 +48,17 @@ def main() -> None:
     try:
         app()
     except UniscaleError as error:
-        from rich.console import Console
+        _end(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _end(f"{error.filename}: {error.strerror}; give a path that is there and that you may use")
 
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/bold red] {error}", markup=True)
-        sys.exit(1)
+
+def _end(message: str) -> NoReturn:
+    """Say what was wrong and end with 1; a message is text, not markup: it quotes paths, lists, `package[extra]`."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
+    sys.exit(1)

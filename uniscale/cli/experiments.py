@@ -178,6 +178,8 @@ def status(
             typer.echo(f"  {row['last']}")
     if kept.names():
         typer.echo(f"page: {write_index(kept)}")
+    else:
+        typer.echo(f"no experiment in {book}: `uniscale experiment start` begins one")
 
 
 def check(
