@@ -91,10 +91,8 @@ def drift(
     predicted, note = _predictions(predictions, samples, spec, windows, settings)
     notes += [note] if note else []
     vectors = _embeddings(samples, spec, windows, config)
-    from monitoring.drift_report import (
-        put_verdict,
-        report_on,
-    )  # Evidently takes seconds to import: only once there is something
+    # Evidently takes seconds to import: only once there is something.
+    from monitoring.drift_report import put_verdict, report_on
 
     with atomic_folder(out) as folder:
         frames = {name: levels["candidate"].columns for name, levels in drawn.items()}

@@ -87,11 +87,12 @@ class ServedModel:
 
     def score(self, batch: Batch, history: History | None = None) -> torch.Tensor:
         """Calibrated probabilities, (N, T), on the CPU; `history` of a batch of one request lets its state be kept."""
-        if self._graphs:
-            self.shapes.add(shape_of(batch))
+        shape = shape_of(batch)
         batch = narrowed(batch, self._offered, self.model.spec)
         if self._graphs:
-            return self._graphs[self._precision](batch)
+            scores = self._graphs[self._precision](batch)
+            self.shapes.add(shape)  # only now: a shape that cannot be recorded would have every swap refused
+            return scores
         if history is None or self.cache is None:
             return scored(self.model, self.device.type, self._precision, batch).float().cpu()
         with _arithmetic(self.device.type, self._precision):

@@ -143,7 +143,8 @@ class Switch:
     def _prepared(self, routing: Routing) -> Lineup:
         """Every model of a routing; what is loaded already, now or before the last change, is taken as it is.
 
-        A new model meets the shapes of the requests that those in force have answered before it answers any.
+        A new model meets the shapes of the requests that those in force have answered before it answers any; for one
+        that is loaded already nothing stands in the way of a rollback.
         """
         loaded = {
             target: lineup.models[version]
@@ -151,13 +152,13 @@ class Switch:
             if lineup is not None
             for version, target in lineup.routing.targets.items()
         }
-        models = {
-            version: loaded[target] if target in loaded else self._load(target)
-            for version, target in routing.targets.items()
-        }
         asked = {shape for model in self.current.models.values() for shape in tuple(model.shapes)}
-        for model in models.values():
-            model.meet(asked - model.shapes)
+        models = {}
+        for version, target in routing.targets.items():
+            if target not in loaded:
+                loaded[target] = self._load(target)
+                loaded[target].meet(asked)
+            models[version] = loaded[target]
         return Lineup(routing, models)
 
     def _run(self) -> None:

@@ -3,7 +3,7 @@
 All of it follows from the registry's folder and log, so a database that was lost is made anew.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Mirror:
 
     def add(self, place: Path, tags: Mapping[str, Any]) -> str:
         """A number for a version's folder: a new one, or the one a killed process had got for the same folder."""
-        if not self._known():
+        if not self.client.search_registered_models(f"name='{self.name}'"):
             self.client.create_registered_model(self.name)
         source = place.resolve().as_uri()
         for made in self.client.search_model_versions(f"name='{self.name}'"):
@@ -45,16 +45,15 @@ class Mirror:
         run = self._run(place, tags["run_id"])
         return str(self.client.create_model_version(self.name, source, run_id=run, tags=kept).version)
 
-    def restore(self, versions: Iterable[tuple[str, Path, Mapping[str, Any]]]) -> None:
-        """Where MLflow has forgotten the model, make its versions (number, folder, tags; ascending) anew."""
-        if self._known():
-            return
-        for number, place, tags in versions:
-            while int(made := self.add(place, tags)) < int(number):  # the number of a registration that was cut off
-                self.client.delete_model_version(self.name, made)
+    def restore(self, numbers: Iterable[str], kept: Callable[[str], tuple[Path, Mapping[str, Any]]]) -> None:
+        """Make anew those of the numbers (ascending) that come after MLflow's last, of the folder and tags `kept`.
 
-    def _known(self) -> bool:
-        return bool(self.client.search_registered_models(f"name='{self.name}'"))
+        Those are all of them where its database was lost, fewer where a backup is older or this was cut off before.
+        """
+        last = max((int(made.version) for made in self.client.search_model_versions(f"name='{self.name}'")), default=0)
+        for number in (n for n in numbers if int(n) > last):
+            while int(made := self.add(*kept(number))) < int(number):  # the number of a registration that was cut off
+                self.client.delete_model_version(self.name, made)
 
     def _run(self, place: Path, name: str) -> str | None:
         """The run that shows the training of a version's model; None for a model without curves."""

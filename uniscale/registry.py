@@ -298,18 +298,21 @@ class Registry:
         (champion,) = champions(entries)[-1:] or (None,)
         (challenger,) = [v.number for v in self.versions() if v.verdict == "promote"][-1:] or (None,)
 
+        registered = {entry.version: entry for entry in entries if entry.action == "register"}
+
         def point(client: Any) -> None:
             mirror = Mirror(client, self.name, self.folder)
-            mirror.restore(self._registered(entry) for entry in entries if entry.action == "register")
+            mirror.restore(registered, lambda number: self._kept(registered[number]))
             mirror.point({"champion": champion, "challenger": challenger if challenger != champion else None})
 
         self._call(point)
 
-    def _registered(self, entry: Entry) -> tuple[str, Path, dict[str, Any]]:
+    def _kept(self, entry: Entry) -> tuple[Path, dict[str, Any]]:
+        """The folder and the tags of a version."""
         version = self._version(entry)
         lineage = {key: value for key, value in entry.details.items() if key != "key"}
         record = read_json(version.decision) if version.decision else None
-        return version.number, version.folder.parent, lineage | gate_tags(record)
+        return version.folder.parent, lineage | gate_tags(record)
 
     def _call(self, operation: Callable[[Any], T]) -> T:
         for key, value in QUIET.items():

@@ -24,6 +24,7 @@ def open_database(out: Path) -> duckdb.DuckDBPyConnection:
     What does not fit into 80 % of the machine's memory, DuckDB's own limit, goes to a folder beside `out`.
     """
     connection, spill = duckdb.connect(), Path(out).with_name(f".spill-{Path(out).name}")
+    spill.parent.mkdir(parents=True, exist_ok=True)  # DuckDB makes the last folder of a path only
     connection.execute(f"SET TimeZone = 'UTC'; SET threads = 1; SET temp_directory = {text(spill)}")
     return connection
 

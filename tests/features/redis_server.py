@@ -45,6 +45,10 @@ class RedisServer:
         with Redis(port=self.port) as client:
             return set(client.keys())
 
+    def empty(self) -> None:
+        with Redis(port=self.port) as client:
+            client.flushall()
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()

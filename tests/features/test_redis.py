@@ -27,6 +27,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def in_redis(features, config, server, tmp_path):
+    server.empty()  # equal tables have equal keys, and what another test pushed is newer than the tables
     return materialised(features, tmp_path / "features", config.features, server)
 
 

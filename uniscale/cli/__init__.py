@@ -49,7 +49,7 @@ def main() -> None:
         app()
     except UniscaleError as error:
         _end(str(error))
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         if error.filename is None:
             raise
         _end(f"{error.filename}: {error.strerror}; give a path that is there and that you may use")
