@@ -23,7 +23,7 @@ from uniscale.config import Config
 from uniscale.errors import ConfigError, ServingError
 
 LIVE, HOME, ROUTING, OUTPUT = "_features", "_bentoml", "_routing.json", "_server.log"
-# Longer than clients and proxies keep idle connections, or it closes one just as a request comes (BentoML: 5 s).
+# Longer than clients and most proxies keep idle connections, or it closes one just as a request comes (BentoML: 5 s).
 KEEP_ALIVE = ("--timeout-keep-alive", "75")
 START_SECONDS, STOP_SECONDS = 120.0, 15.0
 QUOTED_LINES = 25
