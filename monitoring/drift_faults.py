@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from monitoring.drift_scores import Buckets, score
+from monitoring.drift_scores import Buckets, divergence, score
 
 FROZEN_SHARE = 0.99  # of one value, where the reference had variety
 VARIED_SHARE = 0.9
@@ -48,21 +48,15 @@ def _remapped(before: np.ndarray, now: np.ndarray) -> str | None:
     old, new = (np.unique(values, return_counts=True) for values in (before, now))
     width = max(len(old[1]), len(new[1]))
     shapes = [np.pad(-np.sort(-counts), (0, width - len(counts))) / counts.sum() for _, counts in (old, new)]
-    js = _jensen_shannon(*shapes)
+    js = math.sqrt(divergence(*shapes))
     names, place = np.unique(np.concatenate([old[0], new[0]]), return_inverse=True)
     by_name = [
         np.bincount(where, counts, len(names)) / counts.sum()
         for where, (_, counts) in zip(np.split(place, [len(old[0])]), (old, new), strict=True)
     ]
-    if js >= min(REMAP_JS, REMAP_SHARE * _jensen_shannon(*by_name)):
+    if js >= min(REMAP_JS, REMAP_SHARE * math.sqrt(divergence(*by_name))):
         return None
     return f"remapped: the same frequencies under other names (JS of the shape {js:.2f})"
-
-
-def _jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
-    """Distance of two vectors of shares, base 2."""
-    middle = (p + q) / 2
-    return math.sqrt(sum(0.5 * float((s[s > 0] * np.log2(s[s > 0] / middle[s > 0])).sum()) for s in (p, q)))
 
 
 def _rescaled(before: np.ndarray, now: np.ndarray) -> str | None:

@@ -101,21 +101,26 @@ def score(reference: np.ndarray, current: np.ndarray) -> Score | None:
     spread = (len(p) - 1) * (1 / present[0] + 1 / present[1])
     smooth_p, smooth_q = (p + 0.5) / (p + 0.5).sum(), (q + 0.5) / (q + 0.5).sum()  # an empty bucket has a logarithm
     psi = float(((smooth_q - smooth_p) * np.log(smooth_q / smooth_p)).sum())
-    middle = (p / present[0] + q / present[1]) / 2
-    divergence = 0.5 * _relative_entropy(p / present[0], middle) + 0.5 * _relative_entropy(q / present[1], middle)
+    apart = divergence(p / present[0], q / present[1])
     scale = 1 / present[0] + 1 / present[1]
     limit = float(chi2.isf(CHANCE, len(p) - 1)) if len(p) > 1 else math.inf
     return Score(
         psi=psi,
         psi_noise=spread,
-        js=math.sqrt(max(divergence, 0.0)),
+        js=math.sqrt(apart),
         js_noise=math.sqrt(spread / (8 * math.log(2))),
-        beyond_chance=min(psi, 8 * math.log(2) * divergence) > limit * scale,
+        beyond_chance=min(psi, 8 * math.log(2) * apart) > limit * scale,
         reference_rows=n,
         current_rows=m,
         reference_missing=missing[0],
         current_missing=missing[1],
     )
+
+
+def divergence(p: np.ndarray, q: np.ndarray) -> float:
+    """JS² of two vectors of shares, (B,) each."""
+    middle = (p + q) / 2
+    return max(0.5 * _relative_entropy(p, middle) + 0.5 * _relative_entropy(q, middle), 0.0)
 
 
 def _relative_entropy(p: np.ndarray, q: np.ndarray) -> float:
