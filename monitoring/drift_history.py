@@ -50,12 +50,17 @@ def page(entries: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def folded(lines: Sequence[str], shown: int) -> str:
+    """A list of texts as HTML, of which those after the first `shown` open at a click."""
+    items = [f"<li>{escape(line)}</li>" for line in lines]
+    first, rest = "".join(items[:shown]), "".join(items[shown:])
+    more = f"<details><summary>{len(items) - shown} more</summary><ul>{rest}</ul></details>" if rest else ""
+    return f"<ul>{first}</ul>{more}"
+
+
 def _noticed(entry: Mapping[str, Any]) -> str:
-    lines = [f"<li>{escape(line)}</li>" for line in entry["drifted"] or ["nothing"]]
-    first, rest = "".join(lines[:SHOWN]), "".join(lines[SHOWN:])
-    more = f"<details><summary>{len(lines) - SHOWN} more</summary><ul>{rest}</ul></details>" if rest else ""
     until = escape(entry["windows"]["current"][1])
-    return f"<h3>Until {until}: {escape(entry['verdict'])}</h3><ul>{first}</ul>{more}"
+    return f"<h3>Until {until}: {escape(entry['verdict'])}</h3>{folded(entry['drifted'] or ['nothing'], SHOWN)}"
 
 
 def _chart(name: str, points: Sequence[tuple[str, float | None]]) -> str:

@@ -18,6 +18,7 @@ from evidently import DataDefinition, Dataset, Report
 from evidently.metrics import ValueDrift
 from evidently.tests import lt
 
+from monitoring.drift_history import folded
 from monitoring.drift_rows import Column
 from monitoring.drift_scores import Buckets
 
@@ -125,13 +126,11 @@ def evidently_report(
 
 def put_verdict(page: Path, result: Mapping[str, Any]) -> None:
     """Put what was found over all rows (verdict, reason, drifted, notes) above Evidently's plots of the sample."""
-    lines = [f"<li>{escape(line)}</li>" for line in (*result["drifted"], *result["notes"])]
-    first, rest = "".join(lines[:SHOWN]), "".join(lines[SHOWN:])
-    more = f"<details><summary>{len(lines) - SHOWN} more</summary><ul>{rest}</ul></details>" if rest else ""
     head = (
         '<header style="font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:1.5rem auto;padding:0 1rem;'
         f'overflow-wrap:anywhere"><h1>Verdict: {escape(result["verdict"])}</h1><p>{escape(result["reason"])}</p>'
-        f"<ul>{first}</ul>{more}<p>Below, Evidently on a sample: a plot and a test for each column.</p></header>"
+        f"{folded([*result['drifted'], *result['notes']], SHOWN)}"
+        "<p>Below, Evidently on a sample: a plot and a test for each column.</p></header>"
     )
     text = page.read_text(encoding="utf-8")
     assert text.count("<body>") == 1, "Evidently's page has changed"
