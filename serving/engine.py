@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from features.context import context_columns
 from models.batches import Batch, to_batch
 from models.rows import ItemVectors, Rows
+from serving.cuda_graphs import Shape
 from serving.inputs import UserFeatures, context_id
 from serving.items import Catalogue
 from serving.user_states import History
@@ -35,12 +36,12 @@ class Scorer(Protocol):
     `shapes`: of the requests so far, where the first of each takes longer; none where all take the same road.
     """
 
-    shapes: set[tuple[int, int]]
+    shapes: set[Shape]
 
     def score(self, batch: Batch, history: History | None = None) -> torch.Tensor:
         """Calibrated probabilities, (N, T), on the CPU; with the `history` of a batch of one request, by its state."""
 
-    def meet(self, shapes: Iterable[tuple[int, int]]) -> None:
+    def meet(self, shapes: Iterable[Shape]) -> None:
         """Prepare for requests of these shapes, which a model that this one replaces had."""
 
     def state(self) -> dict[str, Any]:
