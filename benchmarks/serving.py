@@ -13,12 +13,13 @@ whose trained models make the float16 row mean something. OneTrans at its paper'
 import argparse
 import json
 import os
+import re
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ SETTINGS = [
 ]
 WARM_UP = 20
 LOOK_UP_ITEMS = 500
+READ_BYTES = 1 << 18
 
 
 def main() -> None:
@@ -85,25 +87,20 @@ def main() -> None:
 def overhead(url: str, deployment: Path, requests: int, candidates: int) -> Iterator[dict[str, Any]]:
     """By model, the share of a request's median that is not the model: one client, one request at a time.
 
-    The service's histograms are read after each request, so what they grew by is that request's. The client is the
-    standard library's, as an HTTP client's own work is none of the service. Users' variants decide whose a request is:
-    a median over two models would be that of neither.
+    Answers say what their stages took (`Server-Timing`). The client writes a request at once and reads until it has the
+    answer, as an HTTP client's own work is none of the service. Users' variants decide whose a request is: a median
+    over two models would be that of neither.
     """
     bodies = _bodies(deployment, requests + WARM_UP, candidates)
     spent: dict[str, list[dict[str, float]]] = {}
-    with (
-        httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS) as http,
-        closing(HTTPConnection(url.removeprefix("http://"), timeout=TIMEOUT_SECONDS)) as connection,
-    ):
+    with closing(_connected(url)) as connection:
         for number, body in enumerate(bodies):
-            before = _stages(http)
             content = json.dumps(body).encode()
             started = time.perf_counter()
-            answer = _rank(connection, content)
+            headers, answer = _rank(connection, content)
             milliseconds = 1000 * (time.perf_counter() - started)
-            after = _stages(http)
             if number >= WARM_UP:
-                stages = {name: 1000 * (seconds - before.get(name, 0.0)) for name, seconds in after.items()}
+                stages = {name: float(text) for name, text in re.findall(r"(\w+);dur=([\d.]+)", headers)}
                 spent.setdefault(json.loads(answer)["version"], []).append({**stages, "client": milliseconds})
     for version, each in sorted(spent.items()):
         p50 = {name: float(np.median([one[name] for one in each])) for name in each[0]}
@@ -124,7 +121,7 @@ def worker_time(url: str, deployment: Path, requests: int, candidates: int) -> d
     The model's part is the scoring thread's own time for the same requests, in this process.
     """
     bodies = _bodies(deployment, requests + WARM_UP, candidates)
-    with closing(HTTPConnection(url.removeprefix("http://"), timeout=TIMEOUT_SECONDS)) as connection:
+    with closing(_connected(url)) as connection:
         pid = httpx.get(f"{url}/healthz", timeout=TIMEOUT_SECONDS).json()["pid"]
         before = 0.0
         for number, body in enumerate(bodies):
@@ -232,21 +229,24 @@ def _processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _rank(connection: HTTPConnection, content: bytes) -> bytes:
-    connection.request("POST", "/rank", content, {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    found = answer.read()
-    assert answer.status == 200, found
-    return found
+def _connected(url: str) -> socket.socket:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=TIMEOUT_SECONDS)
 
 
-def _stages(http: httpx.Client) -> dict[str, float]:
-    """Seconds so far by stage, from the service's own histograms."""
-    found = {}
-    for line in http.get("/metrics").text.splitlines():
-        if line.startswith("uniscale_stage_seconds_sum"):
-            found[line.partition('stage="')[2].partition('"')[0]] = float(line.rpartition(" ")[2])
-    return found
+def _rank(connection: socket.socket, content: bytes) -> tuple[str, bytes]:
+    """Head and body of the answer."""
+    head = b"POST /rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    connection.sendall(head % len(content) + content)
+    received = connection.recv(READ_BYTES)
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(READ_BYTES)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), received
+    length = int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1])  # type: ignore[index]
+    while len(body) < length:
+        body += connection.recv(READ_BYTES)
+    return head.decode("latin-1"), body
 
 
 def _milliseconds(work: Any) -> float:

@@ -14,6 +14,7 @@ RUNTIME = (  # what the worker imports; pinned to what is installed here
     "bentoml",
     "duckdb",
     "feast",
+    "httptools",
     "numpy",
     "prometheus-client",
     "pyarrow",
@@ -25,6 +26,7 @@ RUNTIME = (  # what the worker imports; pinned to what is installed here
     "scipy",
     "starlette",
     "torch",
+    "uvicorn",
     "xxhash",
 )
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # where torch's +cpu wheels are

@@ -2,7 +2,8 @@
 
 User and query are worked on once a request; candidates meet that state inside the model (list-wise, UniScale 3.3.2).
 Rows are stacked by `models.rows` and made into tensors by `models.batches`, as in training, so a served score is the
-offline score of the same row (to the bit with the same weights; what float16 on disk costs is gated apart).
+offline score of the same row (to the bit with the same weights in the same precision, threads and batch shape; what
+float16 on disk and lower precisions cost is gated apart).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

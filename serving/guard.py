@@ -10,6 +10,7 @@ import hmac
 import ipaddress
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +33,7 @@ OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})  # probes carry no key
 PAGES = OPEN_PATHS | {"/", "/metrics", "/examples", "/docs.json"}
 RETRY = ((b"retry-after", b"1"),)
 DRAIN_BYTES = 8 << 20  # read and forgotten of a refused body, so that an honest client gets to read the answer
-BODY_SECONDS = 5.0  # a body that takes longer to arrive is refused
+BODY_SECONDS = 5.0  # a body that takes longer to arrive is refused, or not waited for where it was refused before
 
 
 class Probed(Protocol):
@@ -213,10 +214,12 @@ async def _read(receive: Receive, limit: int) -> bytes | None:
 
 async def _drain(receive: Receive, more: bool = True) -> None:
     left = DRAIN_BYTES
-    while more and left > 0:
-        message = await receive()
-        left -= len(message.get("body", b""))
-        more = message.get("more_body", False)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(BODY_SECONDS):
+            while more and left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                more = message.get("more_body", False)
 
 
 async def answer(send: Send, status: int, body: dict[str, Any], headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:

@@ -18,6 +18,8 @@ from models.rows import Rows
 from serving.inputs import item_column
 from uniscale.samples import SampleSpec
 
+RELOAD_SHARE = 0.2  # of the time: a model gives the interpreter up at each operation and gets it back late beside work
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -96,14 +98,17 @@ def blank_request(spec: SampleSpec) -> dict[str, NDArray]:
 class Snapshot:
     """The current catalogue, reloaded on a thread of its own once it is older than `ttl_seconds`.
 
-    A request never waits for a reload, and a reload that fails keeps the old catalogue and says why in `error`.
+    A request never waits for a reload, and a reload that fails keeps the old catalogue and says why in `error`. `load`
+    is told which share of the time it may work: all of it before there are requests, `RELOAD_SHARE` beside them.
     """
 
-    def __init__(self, load: Callable[[], Catalogue], ttl_seconds: float, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, load: Callable[[float], Catalogue], ttl_seconds: float, clock: Callable[[], float] = time.monotonic
+    ):
         self._load, self._ttl_seconds, self._clock = load, ttl_seconds, clock
         self._reloading = threading.Lock()
         self.error: str | None = None
-        self._catalogue = load()
+        self._catalogue = load(1.0)
         self._read = clock()
 
     @property
@@ -119,7 +124,7 @@ class Snapshot:
 
     def _reload(self) -> None:
         try:
-            self._catalogue = self._load()
+            self._catalogue = self._load(RELOAD_SHARE)
             self.error = None
         except Exception as error:  # whatever the store raises, an old catalogue is better than none
             self.error = f"{type(error).__name__}: {error}"

@@ -86,8 +86,10 @@ def load_ranker(
     items = pq.ParquetFile(features / "items.parquet").read(columns=["item_id", "index"])
     store = OnlineFeatures(features, spec, deployment.services, deployment.serving.deadline_ms / 1000)
 
-    def catalogue() -> Catalogue:
-        return Catalogue.from_tables(spec, store.items(items["item_id"].to_pylist()), items, deployment.popularity)
+    item_ids = items["item_id"].to_pylist()
+
+    def catalogue(share: float) -> Catalogue:
+        return Catalogue.from_tables(spec, store.items(item_ids, share), items, deployment.popularity)
 
     serving, telemetry = deployment.serving, Telemetry(multiprocess_folder)
     states = UserStates(int(serving.user_state_mib * 2**20), telemetry.states_changed)

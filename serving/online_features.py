@@ -8,6 +8,7 @@ would call with a data frame of one row.
 """
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,8 @@ from uniscale.samples import SampleSpec
 
 MOMENTS = "user_moments"  # the on-demand feature view
 NO_QUERY = ""  # the key asked for when a request has no query; no log has it
-ITEMS_A_READ = 500  # a reload of the snapshot shares the store with requests, so it lets go of it often
+ITEMS_A_READ = 20  # some 5 ms, for as long as which requests beside a reload of the snapshot may have to wait
+CONNECT_SECONDS = 1.0  # of a remote store at least: a handshake over a network takes longer than a short deadline
 
 
 class OnlineFeatures:
@@ -44,7 +46,7 @@ class OnlineFeatures:
         features: features folder with a store.
         spec: the features that requests become, of these views.
         services: by name; a view that none of them holds is not read.
-        patience: seconds after which a remote store that does not answer counts as lost.
+        patience: seconds after which a remote store that does not answer counts as lost, unless its connection says.
     """
 
     def __init__(self, features: Path, spec: SampleSpec, services: Sequence[str], patience: float = 1.0):
@@ -57,7 +59,7 @@ class OnlineFeatures:
         self._has_moments = any(each.startswith(f"{MOMENTS}:") for each in references)
         settings = self._store.config.online_store
         if settings.type == "redis":  # its client would wait without end for an answer, and try a lost server for 8 s
-            settings.connection_string += f",retry=null,socket_timeout={patience},socket_connect_timeout={patience}"
+            settings.connection_string = _patient(settings.connection_string, patience)
         self._local = get_online_store_from_config(settings) if settings.type == "sqlite" else None
         names: dict[str, list[str]] = {"user_behaviours": ["behaviour_ts"]} if self._has_moments else {}
         for reference in self._request_references:
@@ -87,18 +89,24 @@ class OnlineFeatures:
             raw |= {name: float(value[0]) for name, value in moments.items()}
         return self._inputs({**raw, "user_id": user_id, "query": query})
 
-    def items(self, item_ids: Sequence[str]) -> pa.Table:
+    def items(self, item_ids: Sequence[str], share: float = 1.0) -> pa.Table:
         """Raw feature columns of items, beside `item_id`, in the order given.
+
+        Args:
+            item_ids: the items.
+            share: of the time, in (0, 1], to work on it; requests on other threads have the rest to themselves.
 
         Raises:
             FeatureStoreError: the store cannot be read.
         """
         columns: dict[str, list] = {"item_id": list(item_ids)}
         for start in range(0, len(item_ids), ITEMS_A_READ):
+            began = time.monotonic()
             keys = [{"item_id": item_id} for item_id in item_ids[start : start + ITEMS_A_READ]]
             for name, values in self._get(self._item_references, keys).items():
                 if name != "item_id":
                     columns.setdefault(name, []).extend(values)
+            time.sleep((time.monotonic() - began) * (1 / share - 1))
         return pa.table(columns)
 
     def _get(self, references: list[str], keys: list[dict[str, Any]]) -> dict[str, list]:
@@ -130,6 +138,13 @@ class OnlineFeatures:
             for feature in view.features
         ]
         return list(dict.fromkeys(found))
+
+
+def _patient(connection_string: str, patience: float) -> str:
+    """Feast's Redis connection string with bounds on waiting, where it has none of its own."""
+    bounds = {"retry": "null", "socket_timeout": patience, "socket_connect_timeout": max(patience, CONNECT_SECONDS)}
+    given = {setting.partition("=")[0] for setting in connection_string.split(",")}
+    return ",".join([connection_string, *(f"{name}={bound}" for name, bound in bounds.items() if name not in given)])
 
 
 def _key(reference: str) -> str | None:

@@ -99,7 +99,7 @@ class Ranker:
             models = {name: lineup.models[lineup.routing.versions[name]] for name in variants}
             work = partial(self._work, models, ask, catalogue, received)
             deadline = received + self.deployment.serving.deadline_ms / 1000
-            prepared, rankings = await self._executor.run(work, deadline)
+            prepared, rankings, spent = await self._executor.run(work, deadline)
             if len(variants) > 1:
                 ranking = draft(rankings, request.top_k, self.deployment.salt, request_id)
             else:
@@ -115,8 +115,8 @@ class Ranker:
             logger.exception("version %s could not rank a request", version)
             fallback = MODEL
         if fallback is not None:
-            ranking = popular(ask.item_ids, catalogue)
-        answer = self._answer(request, request_id, ask, (variant, version), ranking, fallback, received)
+            ranking, spent = popular(ask.item_ids, catalogue), {}
+        answer = self._answer(request, request_id, ask, (variant, version), ranking, fallback, received, spent)
         if fallback is None:
             self._after(lineup, prepared, request_id, ask.ts, ranking.item_ids[: request.top_k])
         return answer
@@ -192,8 +192,8 @@ class Ranker:
 
     def _work(
         self, models: Mapping[str, Scorer], ask: Ask, catalogue: Catalogue, received: float
-    ) -> tuple[Prepared, dict[str, Ranking]]:
-        """The request's inputs and what each model makes of them."""
+    ) -> tuple[Prepared, dict[str, Ranking], dict[str, float]]:
+        """The request's inputs, what each model makes of them, and the seconds of each stage."""
         started = time.monotonic()
         user = self._features.read(ask.user_id, ask.query, ask.ts.timestamp())
         read = time.monotonic()
@@ -201,9 +201,10 @@ class Ranker:
         ready = time.monotonic()
         rankings = {name: self.engine.rank(model, prepared) for name, model in models.items()}
         times = (received, started, read, ready, time.monotonic())
-        for stage, since, until in zip(STAGES, times, times[1:], strict=False):
-            self.telemetry.stages.labels(stage).observe(until - since)
-        return prepared, rankings
+        spent = {stage: until - since for stage, since, until in zip(STAGES, times, times[1:], strict=False)}
+        for stage, seconds in spent.items():
+            self.telemetry.stages.labels(stage).observe(seconds)
+        return prepared, rankings, spent
 
     def _after(self, lineup: Lineup, prepared: Prepared, request_id: str, ts: datetime, shown: Sequence[str]) -> None:
         """What is worked out of a model's answer once it is made: shadows' scores, and the log of inputs."""
@@ -222,6 +223,7 @@ class Ranker:
         ranking: Ranking,
         fallback: str | None,
         received: float,
+        spent: Mapping[str, float],
     ) -> Answer:
         variant, version = served_by
         item_ids, scores = ranking.item_ids[: request.top_k], ranking.scores[: request.top_k]
@@ -261,4 +263,5 @@ class Ranker:
             "fallback": fallback,
             "latency_ms": round(1000 * seconds, 3),
         }
-        return Answer(200, body, {})
+        timing = ", ".join(f"{stage};dur={1000 * each:.3f}" for stage, each in {**spent, "total": seconds}.items())
+        return Answer(200, body, {"Server-Timing": timing})

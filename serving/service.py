@@ -23,7 +23,9 @@ import bentoml
 from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.responses import Response
+from uvicorn.config import HTTP_PROTOCOLS
 
+from serving.connections import BoundedProtocol
 from serving.deployment import Examples
 from serving.guard import Guard
 from serving.openapi import document
@@ -164,3 +166,5 @@ def _live() -> Any:
 
 
 RankingService.add_asgi_middleware(Guard, service=_live)  # type: ignore[attr-defined]
+# BentoML starts its workers with uvicorn's default protocol, and has no setting for another.
+HTTP_PROTOCOLS["auto"] = f"{BoundedProtocol.__module__}:{BoundedProtocol.__qualname__}"

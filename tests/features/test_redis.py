@@ -121,3 +121,12 @@ def test_a_lost_server_is_an_error_within_a_request_and_none_once_it_is_back(in_
     finally:
         server.start() if loss == "killed" else server.process.send_signal(signal.SIGCONT)
     assert answers(store, ["u1"], ["red shoe"]) == before
+
+
+def test_what_a_connection_says_of_waiting_stands_and_a_short_deadline_leaves_time_to_connect():
+    from serving.online_features import CONNECT_SECONDS, _patient
+
+    assert _patient("a:1,b:2,ssl=true", 0.2) == (
+        f"a:1,b:2,ssl=true,retry=null,socket_timeout=0.2,socket_connect_timeout={CONNECT_SECONDS}"
+    )
+    assert _patient("a:1,socket_timeout=3", 2.0) == "a:1,socket_timeout=3,retry=null,socket_connect_timeout=2.0"

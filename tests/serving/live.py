@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,6 @@ class Live:
     log: Path
     url: str
     http: httpx.Client
-    stop: ExitStack
     answered: list[str]
 
     def post(self, body, headers=JSON, path="/rank"):
@@ -85,7 +84,8 @@ def serve(packaged: tuple[Config, Path], folder: Path, *settings: str) -> Iterat
     from serving.deploy import running
 
     config = override(packaged[0], settings)
-    with ExitStack() as stack:
-        url = stack.enter_context(running(config, packaged[1] / "deployment", folder / "log"))
-        http = stack.enter_context(httpx.Client(base_url=url, timeout=30))
-        yield Live(config, packaged[1], folder / "log", url, http, stack, [])
+    with (
+        running(config, packaged[1] / "deployment", folder / "log") as url,
+        httpx.Client(base_url=url, timeout=30) as http,
+    ):
+        yield Live(config, packaged[1], folder / "log", url, http, [])

@@ -13,7 +13,7 @@ from models.rows import ItemVectors, rows_from_arrow
 from models.zoo import build_model
 from serving.engine import Ask, Engine, popular
 from serving.inputs import UserInputs, context_id
-from serving.items import Catalogue, Snapshot
+from serving.items import RELOAD_SHARE, Catalogue, Snapshot
 from serving.served_model import ServedModel
 from tests.sample_folder import SPEC, write_samples
 from tests.serving.raw import DEVICES, items_raw, user_raw
@@ -197,9 +197,11 @@ def test_context_values_hash_like_the_strings_of_the_logs(value, text):
 
 
 def test_snapshot_reloads_when_old_and_keeps_the_old_one_on_error(catalogue):
-    now, answers = [0.0], [catalogue, RuntimeError("store is down"), "newer"]
+    """Alone at first, then at a share of the time that leaves the rest to requests."""
+    now, answers, shares = [0.0], [catalogue, RuntimeError("store is down"), "newer"], []
 
-    def load():
+    def load(share):
+        shares.append(share)
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -213,3 +215,4 @@ def test_snapshot_reloads_when_old_and_keeps_the_old_one_on_error(catalogue):
         with snapshot._reloading:  # held by the reload until it is done
             pass
         assert snapshot.get() == expected and snapshot.error == error
+    assert shares == [1.0, RELOAD_SHARE, RELOAD_SHARE]

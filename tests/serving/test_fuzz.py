@@ -4,6 +4,7 @@ Requests are drawn from the OpenAPI document's own fields: each holds what it sh
 """
 
 import json
+import select
 import socket
 
 import pytest
@@ -72,13 +73,26 @@ def test_no_request_is_an_error_of_the_server(live, call):
         assert {item["item_id"] for item in answer.json()["items"]} <= set(json.loads(content)["item_ids"])
 
 
-def test_clients_that_send_slowly_do_not_keep_others_waiting_and_are_given_up(live):
+HEAD = b"POST /rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begun", "each_second"),
+    [(HEAD, b""), (HEAD + b"X: ", b"x"), (HEAD + b"\r\n{", b""), (HEAD + b"\r\n{", b" ")],
+    ids=["half a head", "a head byte by byte", "half a body", "a body byte by byte"],
+)
+def test_clients_that_send_slowly_do_not_keep_others_waiting_and_are_given_up(live, begun, each_second):
     host, port = live.url.removeprefix("http://").split(":")
-    head = b"POST /rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
-    slow = [socket.create_connection((host, int(port)), timeout=60) for _ in range(40)]
+    slow = [socket.create_connection((host, int(port)), timeout=60) for _ in range(50)]
     try:
         for client in slow:
-            client.sendall(head)
+            client.sendall(begun)
+        answered: list[socket.socket] = []
+        while not answered and each_second:
+            assert live.rank()["fallback"] is None
+            answered, _, _ = select.select(slow, [], [], 1.0)
+            for client in slow if not answered else ():
+                client.sendall(each_second)
         assert live.rank()["fallback"] is None
         for client in slow:
             assert b" 408 " in client.recv(4096).partition(b"\r\n")[0]

@@ -171,6 +171,14 @@ def test_a_body_that_never_ends_is_given_up(monkeypatch):
     assert call(service, parts=(b"{", b"}"), delay=0.05)[0] == 408 and service.refusals == [408]
 
 
+@pytest.mark.parametrize(("kind", "busy", "status"), [(b"text/plain", False, 415), (b"application/json", True, 429)])
+def test_the_body_of_a_refused_request_is_not_waited_for_without_end(monkeypatch, kind, busy, status):
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.01)
+    service = Service()
+    service.busy = busy
+    assert call(service, headers=((b"content-type", kind),), delay=3600.0)[0] == status
+
+
 def test_before_start_and_during_stop_clients_are_told_to_come_back():
     status, headers, _, seen = call(None)
     assert status == 503 and headers[b"retry-after"] == b"1" and seen is None

@@ -83,7 +83,7 @@ def make_ranker(engine, folder, shadow=None, rng=None, mode="split", **serving) 
         source_hash="0",
         serving=CONFIG.serving.model_copy(update=serving),
     )
-    snapshot = Snapshot(lambda: Catalogue.from_tables(SPEC, raw, items, "item_clicks_7d"), 300)
+    snapshot = Snapshot(lambda share: Catalogue.from_tables(SPEC, raw, items, "item_clicks_7d"), 300)
     log = LogWriter(folder, interval_seconds=60)
     routing, models = Routing.of(deployment), {**models, "s": shadow}
     if shadow is not None:

@@ -41,7 +41,12 @@ def test_a_request_is_answered_by_its_users_variant(live):
 
 
 def test_served_scores_are_those_of_the_exported_models_offline(live):
-    """Batches made offline from point-in-time features of the same instant score as over HTTP, to the bit."""
+    """Batches made offline from point-in-time features of the same instant score as over HTTP, to the bit.
+
+    In the precision that the service chose: on a processor with matrix instructions that need not be float32.
+    """
+    import torch
+
     from features.on_demand import user_moments
     from features.store.retrieval import item_day_features, query_day_features, request_features
     from features.text import TextEncoder
@@ -56,6 +61,8 @@ def test_served_scores_are_those_of_the_exported_models_offline(live):
     features, deployment = live.folder / "features", live.folder / "deployment"
     spec = SampleSpec.load(features)
     models = {version: ServedModel(load_model(deployment / "models" / version)) for version in ("1", "2")}
+    for version, model in models.items():
+        model.precision = getattr(torch, live.http.get("/healthz").json()["compute"][version]["precision"])
     engine = Engine(spec, ItemVectors.load(features, spec), TextEncoder.load(features / "text_encoder"))
 
     users, queries = [f"u{number}" for number in range(20)], ["red shoe", "lamp", "blue chair", "a new query"]
@@ -163,12 +170,13 @@ def test_unknown_paths_and_methods_are_not_errors_of_the_server(live):
 
 
 def test_pages(live):
+    assert live.post(b" " * 300_000).status_code == 413 and live.http.get("/nothing").status_code == 404
     health = live.http.get("/healthz").json()
     assert health["versions"] == {"champion": "1", "candidate": "2"} and health["items"] == 30
     assert live.http.get("/readyz").json() == {"status": "ready"}
     metrics = live.http.get("/metrics").text
     assert 'uniscale_refusals_total{status="413"}' in metrics
-    assert {line.split("{")[0].split(" ")[0] for line in metrics.splitlines() if "/nothing" in line} == set()
+    assert "/nothing" not in metrics
 
 
 def test_smoke_passes(live):
@@ -355,13 +363,14 @@ def test_an_experiment_that_asks_for_it_gets_interleaved_lists_and_its_log_says_
     assert credits["candidate"] > credits["champion"] and "candidate is preferred" in found["statement"]
 
 
-def test_stopping_leaves_every_answer_in_the_log(live):
-    """Runs last: it stops the service."""
-    live.stop.close()
+def test_stopping_leaves_every_answer_in_the_log(packaged, tmp_path):
+    with serve(packaged, tmp_path) as live:
+        for user in range(20):
+            live.rank(user_id=f"u{user}")
     with pytest.raises(httpx.HTTPError):
         httpx.get(live.url + "/healthz")
     files = sorted((live.log).glob("day=*/*.parquet"))
     logged = [row["request_id"] for path in files for row in pq.ParquetFile(path).read().to_pylist()]
-    assert set(live.answered) <= set(logged) and len(logged) == len(set(logged))
+    assert sorted(live.answered) == sorted(logged)
     assert "Traceback" not in (live.log / "_server.log").read_text()
     assert {path.name.partition("=")[0] for path in live.log.iterdir()} == {"day", "_inputs", "_server.log"}

@@ -1,0 +1,78 @@
+"""uvicorn's HTTP protocol with bounds on a request's head, which uvicorn has none for: clients cannot pile up.
+
+uvicorn drops a connection that is idle after an answer. One on which nothing was ever asked, or whose next request
+begins and never gets to the end of its head, it would keep for good. From there on `serving.guard` bounds the body.
+"""
+
+import asyncio
+import json
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from serving.schemas import error_body
+
+HEAD_SECONDS = 10.0  # for the whole head, from the connection's opening or from the first byte after an answer
+HEAD_BYTES = 65_536  # what is refused otherwise would first be held in memory
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection; a head that is late is refused with 408, one that is too large with 431."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._late: asyncio.TimerHandle | None = None
+        self._head: int | None = None  # bytes so far of a head that is not complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Expect a request."""
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """Whatever is no request in work, the rest of a refused body too, has to end in time."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_expecting()
+        elif self._late is None:
+            self._expect()
+        if self._head is not None:
+            self._head += len(data)
+            if self._head > HEAD_BYTES:
+                self._refuse(431, f"the request's head is larger than {HEAD_BYTES} bytes")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more to expect."""
+        self._stop_expecting()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._head = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        self._head = None
+        super().on_headers_complete()
+
+    def _expect(self) -> None:
+        self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _stop_expecting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _give_up(self) -> None:
+        if self._head is not None:
+            self._refuse(408, f"the request's head took longer than {HEAD_SECONDS:g} s to arrive")
+        self.transport.close()
+
+    def _refuse(self, status: int, message: str) -> None:
+        body = json.dumps(error_body(message)).encode()
+        kind = b"content-type: application/json\r\nconnection: close\r\n"
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + kind + length + body)
+        self._head = None
+        self.transport.close()
