@@ -4,10 +4,11 @@ BentoML's supervisor imports this module too, so torch and Feast are imported by
 access log and BentoML's own request metrics are off: they cost more than half of a request's overhead, and the
 metrics label by raw path (`serving.telemetry` has bounded ones).
 
-Environment: UNISCALE_SERVING_LOG (folder of the serving log, `serving_log` by default), UNISCALE_FEATURES (features
-folder with the online store; the Bento's own copy by default), UNISCALE_ROUTING (file that says which model answers
-whom while the service runs; none by default), UNISCALE_API_KEY or UNISCALE_API_KEY_FILE (asked for as
-`Authorization: Bearer`; without one only loopback is answered), UNISCALE_OWNER (process with which to end).
+Environment: UNISCALE_SERVING_LOG (folder of the serving log; by default `serving_log` where BentoML starts its workers,
+in the Bento's source), UNISCALE_FEATURES (features folder with the online store; the Bento's own copy by default),
+UNISCALE_ROUTING (file that says which model answers whom while the service runs; none by default), UNISCALE_API_KEY or
+UNISCALE_API_KEY_FILE (asked for as `Authorization: Bearer`; without one only loopback is answered), UNISCALE_OWNER
+(process with which to end).
 """
 
 import asyncio
