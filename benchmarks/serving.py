@@ -1,4 +1,4 @@
-"""What serving costs: HTTP and features beside the model, Feast look-ups, float16 on disk.
+"""What serving costs: HTTP and features beside the model, Feast look-ups, reloads of the items, float16 on disk.
 
 `python -m benchmarks.serving` simulates a small market, builds its features, packages two untrained models (which cost
 what trained ones do) and starts the service; it prints one line of JSON a measurement. Milliseconds depend on the
@@ -16,6 +16,7 @@ import os
 import re
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -38,6 +39,7 @@ from models.zoo import build_model
 from serving.deploy import package
 from serving.deployment import Deployment, Examples
 from serving.engine import Ask
+from serving.items import RELOAD_SHARE
 from serving.load import TIMEOUT_SECONDS
 from serving.loader import load_ranker
 from serving.online_features import OnlineFeatures
@@ -59,6 +61,7 @@ SETTINGS = [
 WARM_UP = 20
 LOOK_UP_ITEMS = 500
 READ_BYTES = 1 << 18
+RELOADS = 5
 
 
 def main() -> None:
@@ -80,7 +83,8 @@ def main() -> None:
                 *overhead(url, deployment, options.requests, options.candidates),
                 worker_time(url, deployment, options.requests, options.candidates),
             ]
-        for row in [*measured, *look_ups(deployment, options.requests), *half_precision(deployment)]:
+        measured += [*look_ups(deployment, options.requests), *beside_reloads(deployment, options.candidates)]
+        for row in [*measured, *half_precision(deployment)]:
             print(json.dumps(row), flush=True)
 
 
@@ -179,6 +183,42 @@ def look_ups(deployment: Path, requests: int) -> Iterator[dict[str, Any]]:
     ):
         p50, p99 = (float(np.percentile(values, p)) for p in (50, 99))
         yield {"measure": "look-up", "what": name, "n": len(values), "p50_ms": p50, "p99_ms": p99}
+
+
+def beside_reloads(deployment: Path, candidates: int) -> Iterator[dict[str, Any]]:
+    """Requests alone, and beside reloads of the item snapshot that work all the time or a share of it, in turns."""
+    bodies = _bodies(deployment, WARM_UP, candidates)
+    spent: dict[str, list[float]] = {"alone": [], "a reload without pauses": [], "a reload": []}
+    with tempfile.TemporaryDirectory(prefix="uniscale-bench-") as scratch:
+        ranker = load_ranker(deployment, deployment / "features", Path(scratch), None)
+        store = OnlineFeatures(deployment / "features", ranker.engine.spec, ranker.deployment.services)
+        model = ranker.switch.current.models[ranker.switch.current.routing.versions["candidate"]]
+        item_ids = list(ranker.snapshot.get().place_of)
+
+        def answer(body: dict[str, Any]) -> None:
+            ask = Ask(**body, scenario=[], context={}, ts=datetime.now(UTC))
+            user = store.read(ask.user_id, ask.query, ask.ts.timestamp())
+            ranker.engine.rank(model, ranker.engine.prepare(ask, user, ranker.snapshot.get()))
+
+        for _ in range(RELOADS):
+            spent["alone"] += [_milliseconds(lambda body=body: answer(body)) for body in bodies]
+            for name, share in (("a reload without pauses", 1.0), ("a reload", RELOAD_SHARE)):
+                reload = threading.Thread(target=store.items, args=(item_ids, share))
+                reload.start()
+                while reload.is_alive():
+                    body = bodies[len(spent[name]) % len(bodies)]
+                    spent[name].append(_milliseconds(lambda body=body: answer(body)))
+        ranker.close()
+    for name, values in spent.items():
+        p50, p95 = (float(np.percentile(values, p)) for p in (50, 95))
+        yield {
+            "measure": "beside reloads",
+            "what": name,
+            "items": len(item_ids),
+            "n": len(values),
+            "p50_ms": p50,
+            "p95_ms": p95,
+        }
 
 
 def half_precision(deployment: Path) -> Iterator[dict[str, Any]]:
