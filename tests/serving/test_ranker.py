@@ -22,7 +22,7 @@ from serving.routing import Routing, Target
 from serving.schemas import RankRequest
 from serving.served_model import ServedModel
 from serving.switch import Switch
-from serving.telemetry import Telemetry
+from serving.telemetry import STAGES, Telemetry
 from tests.sample_folder import SPEC, write_samples
 from tests.serving.raw import items_raw
 from uniscale.assignment import assign
@@ -124,6 +124,21 @@ def test_users_keep_the_variant_of_the_assignment(ranker):
 def test_top_k_cuts_the_same_order(ranker):
     service, _ = ranker
     assert ask(service, top_k=2).body["items"] == ask(service).body["items"][:2]
+
+
+def test_an_answer_says_what_its_stages_took_and_a_fallback_only_the_whole(ranker):
+    service, users = ranker
+
+    def stages():
+        parts = ask(service).headers["Server-Timing"].split(", ")
+        return {name: float(duration) for name, duration in (part.split(";dur=") for part in parts)}
+
+    whole = stages()
+    assert tuple(whole) == STAGES
+    total = whole.pop("total")
+    assert 0 < sum(whole.values()) <= total + 0.001 * len(STAGES)  # each is rounded to microseconds
+    users.error = FeatureStoreError("down")
+    assert tuple(stages()) == ("total",)
 
 
 def test_feature_store_failure_falls_back_to_popularity_and_recovers(ranker):
