@@ -143,7 +143,7 @@ class Guard:
             replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self.app(scope, replay, send)
+        await self.app(scope, replay, _explained(send, service))
 
     async def _body(self, service: Probed, headers: dict[bytes, bytes], receive: Receive, send: Send) -> bytes | None:
         """The whole JSON body, or None when it was refused and answered."""
@@ -193,6 +193,30 @@ def _key_given(authorization: bytes) -> bytes:
         return base64.b64decode(value, validate=True).partition(b":")[2]
     except ValueError:
         return b""
+
+
+def _explained(send: Send, service: Probed) -> Send:
+    """BentoML's message says how many things are wrong with a body; here it says which one is, and they are counted."""
+    start: Message | None = None
+
+    async def explain(message: Message) -> None:
+        nonlocal start
+        if message["type"] == "http.response.start" and message["status"] == 400:
+            start = message  # sent with the body, on which its length depends
+            return
+        if start is None:
+            await send(message)
+            return
+        found = json.loads(message["body"])
+        found = found[0] if isinstance(found, list) else found  # as BentoML sends its own exceptions
+        if problems := found.get("detail"):
+            where = ".".join(map(str, problems[0]["loc"])) or "the body"
+            others = f" (and {len(problems) - 1} more: see detail)" if problems[1:] else ""
+            found["error"] = f"{where}: {problems[0]['msg']}{others}"
+            service.refused(400)
+        await answer(send, 400, found)
+
+    return explain
 
 
 async def _read(receive: Receive, limit: int) -> bytes | None:

@@ -160,7 +160,22 @@ def test_bad_input_is_refused_with_a_reason_and_does_no_harm(live, name):
     body, headers, status = BAD[name]
     answer = live.post(body, headers)
     assert answer.status_code == status and answer.json()["error"]
+    assert "IODescriptor" not in answer.json()["error"]
     assert live.rank()["fallback"] is None
+
+
+def test_a_refusal_names_what_is_wrong_and_is_counted(live):
+    def counted():
+        found = re.search(r'refusals_total{status="400"} (\S+)', live.http.get("/metrics").text)
+        return float(found[1]) if found else 0.0
+
+    before = counted()
+    assert live.post({**GOOD, "user_id": 7}).json()["error"] == "user_id: Input should be a valid string"
+    assert "and 1 more" in live.post({}).json()["error"]
+    assert live.post(b"{").json()["error"].startswith("the body: Invalid JSON")
+    batch = live.post({"requests": [GOOD, {**GOOD, "item_ids": []}]}, path="/rank_batch").json()["error"]
+    assert batch.startswith("requests.1.item_ids: ")
+    assert counted() == before + 4
 
 
 def test_unknown_paths_and_methods_are_not_errors_of_the_server(live):
