@@ -1,11 +1,11 @@
 """Training steps of every entry against the device's matmul peak, and the cost of an embedding update by table size.
 
 `python -m benchmarks.training --models all [--candidates 200] [--behaviours 32] [--set model.est.dim=128]`
-`python -m benchmarks.training --paper --device cuda --precision bfloat16 --requests 32 --candidates 64`
+`python -m benchmarks.training --paper --requests 16 --candidates 64 [--device cuda --precision bfloat16]`
 
 A step is forward, backward and both optimisers on one batch of random requests, copied to the device beforehand. Its
 FLOPs are three forward passes by torch's counter; the peak is a square product in the same precision, measured before
-each entry. `--paper` takes the sizes that the papers train (`PAPER`). An update is row-wise Adagrad on the gradient of
+and after each repeat, as machines change their pace. `--paper` takes the sizes that the papers train (`PAPER`). An update is row-wise Adagrad on the gradient of
 as many look-ups whatever the table's size. All times are medians; only ratios within one run mean anything.
 """
 
@@ -49,17 +49,13 @@ class Setting:
     sets: tuple[str, ...] = ()
 
 
-def median_seconds(work: Callable[[], object], repeats: int, device: torch.device | None = None) -> float:
-    """Median wall seconds of some work, after one call that warms up."""
+def seconds_of(work: Callable[[], object], device: torch.device | None = None) -> float:
+    """Wall seconds of some work."""
+    wait(device)
+    start = time.perf_counter()
     work()
-    seconds = []
-    for _ in range(repeats):
-        wait(device)
-        start = time.perf_counter()
-        work()
-        wait(device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    wait(device)
+    return time.perf_counter() - start
 
 
 def step_of(name: str, on: Setting) -> tuple[Callable[[], object], int]:
@@ -88,13 +84,20 @@ def step_of(name: str, on: Setting) -> tuple[Callable[[], object], int]:
 
 def step_line(name: str, on: Setting) -> str:
     """A row of the first table."""
-    peak = matmul_peak(on.device, getattr(torch, on.precision))
     step, flops = step_of(name, on)
-    seconds = median_seconds(step, on.repeats, on.device)
-    rate = f"{on.requests * on.candidates / seconds:,.0f}"
-    share = flops / seconds / peak
+    step()
+    seconds, shares = [], []
+    before = matmul_peak(on.device, getattr(torch, on.precision))
+    for _ in range(on.repeats):
+        seconds.append(seconds_of(step, on.device))
+        after = matmul_peak(on.device, getattr(torch, on.precision))
+        shares.append(flops / seconds[-1] / ((before + after) / 2))
+        before = after
+    took = statistics.median(seconds)
+    rate = f"{on.requests * on.candidates / took:,.0f}"
     return (
-        f"| {name} | {1e3 * seconds:.1f} | {rate} | {flops / 1e6:,.0f} | {flops / seconds / 1e9:,.1f} | {share:.0%} |"
+        f"| {name} | {1e3 * took:.1f} | {rate} | {flops / 1e6:,.0f} | {flops / took / 1e9:,.1f} | "
+        f"{statistics.median(shares):.0%} ({min(shares):.0%} to {max(shares):.0%}) |"
     )
 
 
@@ -109,7 +112,9 @@ def update_line(rows: int, lookups: int, dim: int, repeats: int, device: torch.d
         optimiser.step()
         optimiser.zero_grad()
 
-    return f"| {rows:,} | {len(wanted.unique()):,} | {1e3 * median_seconds(update, repeats, table.device):.2f} |"
+    update()
+    took = statistics.median(seconds_of(update, table.device) for _ in range(repeats))
+    return f"| {rows:,} | {len(wanted.unique()):,} | {1e3 * took:.2f} |"
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def attend_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> 
 def _forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).float()
     if bias is not None:
-        scores = scores + bias
+        scores.add_(bias)
     weights = softmax(scores)
     total = scores.amax(-1, keepdim=True) - weights.amax(-1, keepdim=True).log()  # as w_j = exp(s_j - total)
     return weights.to(v.dtype) @ v, total, weights

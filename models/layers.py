@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from models.attention import NAIVE, NARROW, attend_part
 from models.batches import Batch
 
+NARROW_ROW = 32  # elements: SiLU of strided rows as short as these is not vectorised on CPU
+
 
 def mlp(width: int, hidden: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
     """Linear, SiLU (and dropout) for each hidden width: (…, width) to (…, hidden[-1])."""
@@ -94,17 +96,20 @@ class TokenLinear(nn.Module):
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """(B, k, width) to (B, k, out), where the k tokens are numbers start … start + k - 1."""
+        if not self.specific:
+            bias = None if self.bias is None else self.bias.flatten()
+            return F.linear(x, self.weight.squeeze(0).t(), bias)
         return self.by_token(x.transpose(0, 1), start).transpose(0, 1)
 
     def by_token(self, x: Tensor, start: int = 0) -> Tensor:
         """`forward` of (k, B, width) to (k, B, out)."""
         if not self.specific:
-            y = x @ self.weight[0]
-            return y if self.bias is None else y + self.bias[0]
-        maps = slice(start, start + x.shape[0])
-        if self.bias is None:
-            return torch.bmm(x, self.weight[maps])
-        return torch.baddbmm(self.bias[maps], x, self.weight[maps])
+            return self(x)
+        weight, bias = self.weight, self.bias
+        if x.shape[0] < len(weight):  # the gradient of a slice is a copy of the whole with zeros
+            maps = slice(start, start + x.shape[0])
+            weight, bias = weight[maps], None if bias is None else bias[maps]
+        return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
 
 
 class TokenFFN(nn.Module):
@@ -121,15 +126,21 @@ class TokenFFN(nn.Module):
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """(B, k, d) to (B, k, d), where the k tokens are numbers start … start + k - 1."""
-        hidden = self.rise.by_token(x.transpose(0, 1), start)
+        if not self.rise.specific:
+            return self.fall(self._activated(self.rise(x)))
+        hidden = self._activated(self.rise.by_token(x.transpose(0, 1), start))
+        return self.fall.by_token(hidden, start).transpose(0, 1)
+
+    def _activated(self, hidden: Tensor) -> Tensor:
         if self.gated:
-            halves = hidden.unflatten(-1, (2, -1)).movedim(-2, 0)
-            # SiLU of narrow strided rows is not vectorised on CPU
-            gate, rest = halves.contiguous() if x.device.type == "cpu" else halves
+            gate, rest = hidden.chunk(2, dim=-1)
+            if hidden.device.type == "cpu" and gate.shape[-1] <= NARROW_ROW:
+                gate, rest = hidden.unflatten(-1, (2, -1)).movedim(-2, 0).contiguous()
             hidden = F.silu(gate) * rest
         else:
             hidden = F.silu(hidden)
-        return self.fall.by_token(self.dropout(hidden), start).transpose(0, 1)
+        activated: Tensor = self.dropout(hidden)
+        return activated
 
 
 def mix_tokens(x: Tensor) -> Tensor:
