@@ -32,7 +32,7 @@ def spark() -> "Iterator[SparkSession]":
     from features.es3.session import spark_session
     from uniscale.sections import SparkConfig
 
-    # To compile a stage takes longer than to interpret it on so few rows; test_distribution compares with compiled ones.
+    # On so few rows compiling a stage takes longer than interpreting it; test_distribution compares with compiled ones.
     settings = {"spark.sql.codegen.wholeStage": "false"}
     config = SparkConfig(master="local[2]", driver_memory="1g", shuffle_partitions=2, settings=settings)
     with spark_session(config, "-XX:+UseSerialGC -XX:TieredStopAtLevel=1") as session:
