@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from features.build import build_features
 from features.es3.attribution import Rules
 from features.es3.build import build_samples
 from simulation.marketplace import write_logs
@@ -57,6 +56,8 @@ def frame(spark: SparkSession) -> Frame:
 @pytest.fixture(scope="session")
 def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the logs of a small market and their features, read only."""
+    from features.build import build_features  # imports Feast, which takes seconds
+
     folder = tmp_path_factory.mktemp("market")
     write_logs(CONFIG.simulation, CONFIG.seed, folder / "logs")
     build_features(CONFIG, folder / "logs", folder / "features")
