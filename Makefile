@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The lock is complete, so nothing is left to resolve, except for torch: which CUDA packages it needs depends on its wheel.
 # The pip that Python brings takes minutes to read the index. PySpark is a source archive of 450 MB: its wheel is built beside the rest.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Byte code is left to the first import: writing that of all files took most of the time, and most are never imported.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # A file's fixtures are made once; files begin in the order of tests/conftest.py, not in that of how many tests they hold.
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 DATA ?= simulation
