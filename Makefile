@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The lock is complete, so nothing is left to resolve, except for torch: which CUDA packages it needs depends on its wheel.
 # The pip that Python brings takes minutes to read the index. PySpark is a source archive of 450 MB: its wheel is built beside the rest.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Byte code is left to the first import: writing that of all files took most of the time, and most are never imported.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# A file's fixtures are made once; files begin in the order of tests/conftest.py, not in that of how many tests they hold.
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 DATA ?= simulation
 INPUT ?=
 MODEL ?=
@@ -15,7 +18,7 @@ PROFILE ?= laptop
 # Tests start many processes: where containers forbid it, each would compile the source anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run test test-slow bench check images manifests clean
+.PHONY: setup run test test-slow test-all bench check images manifests clean
 
 setup: $(READY)
 
@@ -36,11 +39,15 @@ run: setup
 	|| { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest $(IN_TWO) -m "not slow"
 
-# Clusters of Spark, killed workers, a whole run killed and resumed: what takes minutes, which CI runs as well.
+# Clusters of Spark, killed workers, a whole run killed and resumed: what takes minutes.
 test-slow: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest $(IN_TWO) -m slow
+
+# Both at once, as CI runs them: what they share is made once.
+test-all: setup
+	$(BIN)/python -m pytest $(IN_TWO)
 
 # What docs/benchmarks.md records; each is also run on its own, with larger sizes by its flags (--help).
 bench: setup

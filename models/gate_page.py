@@ -1,16 +1,18 @@
 """The gate's decision as one self-contained page: what moved, by how much, how certain, and on which slices."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
+
+from uniscale.cards import CARDS, labelled
 
 ORDER = {"fail": 0, "pass": 1, "reported": 2, "not_applicable": 3}
 WORDS = {"fail": "failed", "pass": "passed", "reported": "shown only", "not_applicable": "not applicable"}
 JUDGED = ("pass", "fail")
 WIDTH, HEIGHT = 200, 18  # of an interval's drawing, in CSS pixels
 
-STYLE = """
+STYLE = (
+    """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5c6670; --line: #d9dee3; --paper: #fff; --panel: #f5f7f9;
   --good: #12743b; --bad: #b3261e; --calm: #57606a; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #9aa4ae; --line: #333a42; --paper: #14181c;
@@ -23,17 +25,15 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th { text-align: left; font-weight: 600; color: var(--soft); } th, td { padding: .35rem .8rem .35rem 0;
   border-bottom: 1px solid var(--line); vertical-align: top; } td.n, th.n { text-align: right; }
 .fail, .worse { color: var(--bad); } .pass, .better { color: var(--good); } .reported, .not_applicable, .unclear
-  { color: var(--calm); } td.fail, td.pass { font-weight: 600; white-space: nowrap; }
+  { color: var(--calm); } td.fail, td.pass { font-weight: 600; }
 header { border-left: 6px solid; padding: .2rem 0 .2rem 1rem; } header p { color: var(--ink); margin: 0; }
 svg { display: block; } svg .zero { stroke: var(--soft); stroke-dasharray: 2 2; } svg .margin { stroke: var(--bad); }
 svg .bar { stroke: currentColor; stroke-width: 3; } svg .dot { fill: currentColor; }
 code { background: var(--panel); padding: 0 .3em; border-radius: 3px; }
-@media (max-width: 48rem) { thead { display: none; } table, tbody, tr { display: block; } tr { padding: .5rem 0;
-  border-bottom: 1px solid var(--line); } td, td.n { display: flex; justify-content: space-between; gap: 1rem;
-  border: 0; padding: .1rem 0; text-align: right; overflow-wrap: anywhere; } td.fail, td.pass { white-space: normal; }
-  td::before { content: attr(data-label); color: var(--soft); text-align: left; font-weight: 400;
-  flex-shrink: 0; } td:first-child { font-weight: 600; } td:empty { display: none; } }
+@media (min-width: 48rem) { td.fail, td.pass { white-space: nowrap; } }
 """
+    + CARDS
+)
 
 
 def render(decision: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
@@ -217,15 +217,9 @@ def _is_slice(gate: Mapping[str, Any]) -> bool:
 
 def _table(title: str, head: Sequence[str], rows: Iterable[str], note: str = "") -> str:
     cells = "".join(f'<th class="n">{h[1:]}</th>' if h.startswith("#") else f"<th>{h}</th>" for h in head)
-    body = "\n".join(_labelled(row, head) for row in rows)
+    body = "\n".join(labelled(row, (name.removeprefix("#") for name in head)) for row in rows)
     table = f"<table><thead><tr>{cells}</tr></thead><tbody>\n{body}\n</tbody></table>"
     return f'<h2>{escape(title)}</h2>{note}<div class="wide">{table}</div>'
-
-
-def _labelled(row: str, head: Sequence[str]) -> str:
-    """A row whose cells name their column, for screens on which a row is a card."""
-    names = iter(head)
-    return re.sub("<td", lambda _: f'<td data-label="{next(names).removeprefix("#")}"', row)
 
 
 def _model(model: Any) -> str:

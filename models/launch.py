@@ -4,9 +4,11 @@
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -29,6 +31,8 @@ def train_on_all(
         processes: how many; by default one for each CUDA device where `train.device` takes CUDA, else one. Next-batch
             evaluation keeps its predictions in order and takes one, and so does a process of `torchrun`.
 
+    A SIGTERM to this process ends them first, and then it with exit code 143; call this in the main thread.
+
     Raises:
         ModelError: a process failed, with its message; and what `train` raises.
     """
@@ -44,11 +48,25 @@ def train_on_all(
         paths = {"samples": str(samples), "out": str(out), "work": str(work)}
         write_json(job / "job.json", {"config": config.model_dump(), "name": name, "subset": subset, **paths})
         launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        done = subprocess.run([sys.executable, "-m", *launcher, "-m", "models.launch", str(job)])
-        if done.returncode:
+        code = _ended_with_us([sys.executable, "-m", *launcher, "-m", "models.launch", str(job)])
+        if code:
             said = sorted(job.glob("error-*.txt"))
             why = said[0].read_text() if said else "see what it printed above (killed, or out of memory?)"
-            raise ModelError(f"a training in {processes} processes ended with {done.returncode}: {why}")
+            raise ModelError(f"a training in {processes} processes ended with {code}: {why}")
+
+
+def _ended_with_us(command: Sequence[str]) -> int:
+    """Exit code of a command that is told to end, and waited for, when this process is."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        with subprocess.Popen(command) as launcher:
+            try:
+                return launcher.wait()
+            except BaseException:
+                launcher.terminate()  # which `subprocess.run` kills: its workers would go on
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main(folder: str) -> None:

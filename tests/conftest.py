@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 os.environ.update(ENVIRONMENT)
+LONGEST_FIRST = (  # of the files that take a minute or more: the last that is begun leaves a core idle for its length
+    "tests/es3/test_distribution.py",
+    "tests/test_end_to_end.py",
+    "tests/es3/test_increment.py",
+    "tests/es3/test_build.py",
+    "tests/pipelines/test_real_steps.py",
+    "tests/serving/test_drills.py",
+    "tests/es3/test_spark_store.py",
+)
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +32,9 @@ def spark() -> "Iterator[SparkSession]":
     from features.es3.session import spark_session
     from uniscale.sections import SparkConfig
 
-    config = SparkConfig(master="local[2]", driver_memory="1g", shuffle_partitions=2, settings={})
+    # On so few rows compiling a stage takes longer than interpreting it; test_distribution compares with compiled ones.
+    settings = {"spark.sql.codegen.wholeStage": "false"}
+    config = SparkConfig(master="local[2]", driver_memory="1g", shuffle_partitions=2, settings=settings)
     with spark_session(config, "-XX:+UseSerialGC -XX:TieredStopAtLevel=1") as session:
         yield session
 
@@ -45,7 +56,9 @@ def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path],
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip GPU tests where there is no device; torch is imported only if one was collected."""
+    """Order the files; skip GPU tests where there is no device; torch is imported only if one was collected."""
+    order = {file: place for place, file in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.location[0], len(order)))
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu:
         return

@@ -19,6 +19,8 @@ TINY = {
     "train.batch_samples": 1024,
     "model.hhsft.hfa_dim": 16,
     "samples.warmup_days": 7,
+    "spark.shuffle_partitions": 2,
+    "spark.settings": "{spark.sql.codegen.wholeStage: 'false'}",
     "experiment.days": 2,
     "serving.smoke_requests": 20,
     "serving.deadline_ms": 2000,

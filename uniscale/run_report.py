@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniscale.artifacts import content_hash, read_json, write_json
+from uniscale.cards import CARDS, labelled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -234,25 +235,18 @@ def tables_html(tables: Iterable[Section]) -> str:
     parts = []
     for title, header, rows in tables:
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-        body = "".join(f"<tr>{_cells(header, row)}</tr>" for row in rows)
+        cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+        body = "".join(f"<tr>{labelled(row, header)}</tr>" for row in cells)
         parts.append(f"<h2>{html.escape(title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
     return "".join(parts)
 
 
-def _cells(header: Iterable[str], row: Iterable[str]) -> str:
-    """Cells that name their column, for screens on which a row is a card."""
-    pairs = zip(header, row, strict=True)
-    return "".join(f'<td data-label="{html.escape(name)}">{html.escape(cell)}</td>' for name, cell in pairs)
-
-
-STYLE = """<!doctype html><html lang="en"><meta charset="utf-8">
+STYLE = (
+    """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1"><title>{title}</title><style>
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;width:100%}td,th{padding:.3rem .6rem;border-bottom:1px solid #8884;text-align:left}
 td{overflow-wrap:break-word}h2{font-size:1.1rem;margin-top:2rem}
-@media(max-width:40rem){thead{display:none}table,tbody,tr{display:block}
-tr{padding:.5rem 0;border-bottom:1px solid #8884}
-td{display:flex;justify-content:space-between;gap:1rem;border:0;padding:.1rem 0;text-align:right;overflow-wrap:anywhere}
-td::before{content:attr(data-label);opacity:.7;font-weight:400;text-align:left;flex-shrink:0}
-td[data-label=""]{justify-content:start;text-align:left}td:first-child{font-weight:600}td:empty{display:none}}</style>
 """
+    + f"{CARDS}</style>\n"
+)

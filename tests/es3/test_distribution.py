@@ -1,4 +1,4 @@
-"""The same rows from threads, a local cluster, two workers of a standalone master, one of them killed, and Connect."""
+"""The same rows from threads, two workers of a standalone master, one of them killed, Connect, and spark-submit."""
 
 import importlib.util
 import os
@@ -14,10 +14,8 @@ import pyspark
 import pytest
 
 from benchmarks.es3 import digest, read_rows
-from features.build import build_features
 from features.es3.session import java_home
-from simulation.marketplace import write_logs
-from tests.es3.test_build import CONFIG, SETTINGS
+from tests.es3.conftest import SETTINGS
 from uniscale.java import find_java
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.xdist_group("clusters")]
@@ -27,21 +25,14 @@ SMALL = "{spark.executor.memory: 800m, spark.executor.cores: '1'}"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("distribution")
-    write_logs(CONFIG.simulation, CONFIG.seed, folder / "logs")
-    build_features(CONFIG, folder / "logs", folder / "features")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """Of every process: Java, loopback addresses, and this source for the Python workers."""
+    """Of every process: Java, started as for a short job, loopback addresses, and this source for Python's workers."""
     home = java_home(find_java(os.environ), tmp_path_factory.mktemp("java") / "home")
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return {
         **os.environ,
         "JAVA_HOME": str(home),
+        "JAVA_TOOL_OPTIONS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
         "SPARK_HOME": str(SPARK),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_LOCAL_HOSTNAME": "127.0.0.1",
@@ -50,13 +41,13 @@ def environment(tmp_path_factory):
     }
 
 
-def started(root, environment, out, master):
+def started(market, environment, out, master):
     """The job as a process of its own."""
     settings = [f"spark.master={master}", f"spark.settings={SMALL}", "spark.driver_memory=1g", *SETTINGS]
     command = [sys.executable, "-m", "features.es3"]
-    command += [f"--{name}={root / name}" for name in ("logs", "features")]
+    command += [f"--{name}={market / name}" for name in ("logs", "features")]
     command += [f"--out={out}", *(part for setting in settings for part in ("--set", setting))]
-    return subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, cwd=market, stderr=subprocess.PIPE, text=True)
 
 
 def rows_of(process, out):
@@ -66,8 +57,8 @@ def rows_of(process, out):
 
 
 @pytest.fixture(scope="module")
-def expected(root, environment):
-    return rows_of(started(root, environment, root / "threads", "local[2]"), root / "threads")
+def expected(market, manifest):
+    return digest(read_rows(market / "samples"))
 
 
 @contextmanager
@@ -114,18 +105,13 @@ def cluster(environment, tmp_path):
         yield url, workers
 
 
-def test_a_local_cluster_gives_the_rows_of_threads(root, environment, expected, tmp_path):
-    job = started(root, environment, tmp_path / "samples", "local-cluster[2,1,900]")
-    assert rows_of(job, tmp_path / "samples") == expected
+def test_two_workers_of_a_master_give_the_rows_of_threads(market, environment, expected, cluster, tmp_path):
+    assert rows_of(started(market, environment, tmp_path / "samples", cluster[0]), tmp_path / "samples") == expected
 
 
-def test_two_workers_of_a_master_give_the_rows_of_threads(root, environment, expected, cluster, tmp_path):
-    assert rows_of(started(root, environment, tmp_path / "samples", cluster[0]), tmp_path / "samples") == expected
-
-
-def test_a_worker_killed_midway_changes_no_row(root, environment, expected, cluster, tmp_path):
+def test_a_worker_killed_midway_changes_no_row(market, environment, expected, cluster, tmp_path):
     url, workers = cluster
-    job = started(root, environment, tmp_path / "samples", url)
+    job = started(market, environment, tmp_path / "samples", url)
     while job.poll() is None and not list(tmp_path.glob(".scratch-es3-*/landings/_SUCCESS")):
         time.sleep(0.2)
     assert job.poll() is None, "the job ended before a worker could be killed"
@@ -136,20 +122,20 @@ def test_a_worker_killed_midway_changes_no_row(root, environment, expected, clus
 
 
 @pytest.mark.skipif(importlib.util.find_spec("grpc") is None, reason="needs the extra `connect`")
-def test_spark_connect_gives_the_rows_of_threads(root, environment, expected, tmp_path):
+def test_spark_connect_gives_the_rows_of_threads(market, environment, expected, tmp_path):
     port = free_port()
     server = [str(SPARK / "bin" / "spark-submit"), "--master", "local[2]", "--driver-memory", "1g"]
     server += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
     server += ["--conf", f"spark.connect.grpc.binding.port={port}", "spark-internal"]
     with serving(server, environment, port):
-        job = started(root, environment, tmp_path / "samples", f"sc://127.0.0.1:{port}")
+        job = started(market, environment, tmp_path / "samples", f"sc://127.0.0.1:{port}")
         assert rows_of(job, tmp_path / "samples") == expected
 
 
-def test_spark_submit_gives_the_rows_of_threads(root, environment, expected, tmp_path):
+def test_spark_submit_gives_the_rows_of_threads(market, environment, expected, tmp_path):
     out, program = tmp_path / "samples", ROOT / "features" / "es3" / "__main__.py"
     command = [str(SPARK / "bin" / "spark-submit"), "--master", "local[2]", "--driver-memory", "1g", str(program)]
-    command += [f"--{name}={root / name}" for name in ("logs", "features")] + [f"--out={out}"]
+    command += [f"--{name}={market / name}" for name in ("logs", "features")] + [f"--out={out}"]
     command += [part for setting in SETTINGS for part in ("--set", setting)]
-    subprocess.run(command, env=environment, cwd=root, check=True, capture_output=True, timeout=1800)
+    subprocess.run(command, env=environment, cwd=market, check=True, capture_output=True, timeout=1800)
     assert digest(read_rows(out)) == expected

@@ -12,8 +12,8 @@ from features.build import build_features
 from features.es3.build import build_samples
 from features.es3.increment import Made, days_to_build
 from features.splits import Splits
-from simulation.marketplace import write_logs
-from tests.es3.test_build import CONFIG, read_rows
+from tests.es3.conftest import CONFIG
+from tests.es3.test_build import read_rows
 from uniscale.errors import DataError
 
 SPLITS = Splits(
@@ -60,10 +60,10 @@ def test_a_day_of_logs_that_is_gone_opens_its_surroundings():
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(market, tmp_path_factory):
     """Logs of 14 days (`whole`), their first 13 (`early`), and all with late rows of the 8th (`late`)."""
     folder = tmp_path_factory.mktemp("increment")
-    write_logs(CONFIG.simulation, CONFIG.seed, folder / "whole")
+    shutil.copytree(market / "logs", folder / "whole")
     items = pq.read_table(folder / "whole" / "items.parquet")
     shutil.copytree(folder / "whole", folder / "early", ignore=shutil.ignore_patterns("day=2026-01-18"))
     new = {

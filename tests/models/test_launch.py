@@ -1,5 +1,12 @@
-"""A training in a process a device: the launcher's processes write one model, and an error of theirs is one message."""
+"""A training in a process a device: the launcher's processes write one model, an error of theirs is one message, and
+they end with the step."""
 
+import os
+import signal
+import threading
+import time
+
+import psutil
 import pytest
 
 from models.launch import train_on_all
@@ -28,3 +35,20 @@ def test_what_stops_a_process_is_said(samples, tmp_path):
             2,
         )
     assert not (tmp_path / "model").exists()
+
+
+def test_a_step_that_is_told_to_end_ends_its_processes_first(samples, tmp_path):
+    work, before, workers = tmp_path / "work", signal.getsignal(signal.SIGTERM), []
+
+    def tell():
+        while not list(work.glob("step-*")):
+            time.sleep(0.05)
+        workers.extend(psutil.Process().children(recursive=True))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=tell, daemon=True).start()
+    config = small_config("train.device=cpu", "train.epochs=50", "train.patience=50", "train.checkpoint_batches=1")
+    with pytest.raises(SystemExit, match="143"):
+        train_on_all(config, samples, tmp_path / "model", "dlrm_mlp", "search", work, 2)
+    assert len(workers) >= 3 and not any(process.is_running() for process in workers)
+    assert not (tmp_path / "model").exists() and signal.getsignal(signal.SIGTERM) is before

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from monitoring.sequential import BURN_IN, always_valid
+from benchmarks.experiments import peeking
+from monitoring.sequential import always_valid
 
 
 def test_the_interval_excludes_zero_exactly_when_p_is_below_its_level():
@@ -30,26 +31,9 @@ def test_it_is_wider_than_a_fixed_horizon_interval():
 
 def test_daily_peeking_stays_under_the_level_where_a_fixed_horizon_does_not():
     """400 A/A experiments of 14 daily looks; users return, their clicks are overdispersed, the burn-in is kept."""
-    rng = np.random.default_rng(21)
-    trials, users, days = 400, 200, 14
-    watched = fixed = 0
-    for _ in range(trials):
-        rate = rng.gamma(1.0, 0.4, users)
-        total = rng.poisson(rate[:, None], (users, days)).cumsum(axis=1)  # (users, days)
-        arm = rng.permutation(users) < users // 2
-        stopped = crossed = False
-        for day in range(days):
-            a, b = total[arm, day], total[~arm, day]
-            if min(a.sum(), b.sum()) < BURN_IN:
-                continue
-            theta = math.log(a.mean() / b.mean())
-            variance = sum(x.var(ddof=1) / x.mean() ** 2 / len(x) for x in (a, b))
-            stopped |= always_valid(theta, variance, 0.05, 0.1).p < 0.05
-            crossed |= abs(theta) > 1.96 * math.sqrt(variance)
-        watched += stopped
-        fixed += crossed
-    assert watched <= binom.ppf(0.999, trials, 0.05)
-    assert fixed > binom.ppf(0.999, trials, 0.05)
+    trials = 400
+    found = peeking(trials, users=200, days=14, seed=21)
+    assert found["always valid"] * trials <= binom.ppf(0.999, trials, 0.05) < found["fixed horizon"] * trials
 
 
 def test_a_real_lift_is_found_before_the_end():

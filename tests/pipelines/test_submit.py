@@ -1,5 +1,8 @@
 """Submission by the real client to an API on loopback: upload once, follow to the end, and say what went wrong."""
 
+import socket
+from contextlib import ExitStack, contextmanager
+
 import pytest
 from kfp import compiler, dsl
 from typer.testing import CliRunner
@@ -8,7 +11,7 @@ from components.preflight import preflight
 from pipelines import connection
 from pipelines import follow as following
 from pipelines.catalogue import PIPELINES
-from pipelines.connection import connect
+from pipelines.connection import Unreachable, connect
 from pipelines.follow import follow
 from pipelines.submit import Asked, start_run, submit_run, upload
 from pipelines.training import STEPS
@@ -199,8 +202,33 @@ def test_what_is_wrong_is_one_message(arguments, message) -> None:
 
 
 def test_a_dead_host_is_said_at_once() -> None:
-    with pytest.raises(UniscaleError, match="cannot reach Kubeflow Pipelines"):
+    with pytest.raises(UniscaleError, match=r"cannot reach Kubeflow Pipelines .* asked once for its health, 3 s to"):
         connect(DEAD, None)
+
+
+def test_a_network_that_swallows_everything_is_said_after_a_few_short_attempts(package, monkeypatch) -> None:
+    assert (
+        connection.ATTEMPTS * connection.CONNECT_SECONDS < 15 > connection.CONNECT_SECONDS + connection.HEALTH_SECONDS
+    )
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.1)
+    with serving(PipelinesApi([])) as host, full_queue() as silent:
+        client = connect(host, None)
+        client._run_api.api_client.configuration.host = silent
+        with pytest.raises(Unreachable, match=r"ConnectTimeoutError in each of 4 attempts of up to 0\.1 s"):
+            upload(client, silent, package, "small")
+        with pytest.raises(Unreachable, match=r"timed out; asked once .* 0\.1 s to connect"):
+            connect(silent, None)
+
+
+@contextmanager
+def full_queue():
+    """URL of a socket that lets no further connection in: what is sent there goes unanswered."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as stack:
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 def test_an_api_that_falls_silent_after_it_was_healthy_is_said_in_time(package, monkeypatch) -> None:
@@ -208,7 +236,7 @@ def test_an_api_that_falls_silent_after_it_was_healthy_is_said_in_time(package, 
     api = PipelinesApi([])
     with serving(api) as host:
         client = connect(host, None)
-        with api.silent(), pytest.raises(UniscaleError, match=r"lost Kubeflow Pipelines .*ReadTimeoutError"):
+        with api.silent(), pytest.raises(UniscaleError, match=r"lost Kubeflow .*ReadTimeoutError; sent once, 1 s"):
             upload(client, host, package, "small")
 
 
