@@ -24,8 +24,8 @@ DESCRIPTION = LogDescription(
     has_candidates=False,
     has_embeddings=False,
     limits=(
-        "The adapter was written from the release's documented layout and has met none of its rows: look at the check's "
-        "quarantine first.",
+        "This adapter was written from the documented layout of the release and has met none of its rows: look at what "
+        "ingest quarantines first.",
         "Only what was shown is logged, so there are no unexposed samples; positions in a search are not recorded.",
         "Words are replaced by numbers: a query and a caption match where they share numbers, and no pretrained text "
         "encoder applies.",
