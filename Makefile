@@ -46,6 +46,7 @@ test-slow: setup
 bench: setup
 	$(BIN)/python -m benchmarks.es3
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.storage
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.peers
