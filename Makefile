@@ -53,6 +53,7 @@ test-all: setup
 bench: setup
 	$(BIN)/python -m benchmarks.es3
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.storage
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.peers

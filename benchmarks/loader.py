@@ -1,11 +1,11 @@
 """Candidates a second that the loader delivers on one core: Parquet to shuffled batches of tensors, no model.
 
-`python -m benchmarks.loader [--candidates 200000] [--behaviours 32] [--batch 4096]`
+`python -m benchmarks.loader [--samples FOLDER] [--candidates 200000] [--behaviours 32] [--batch 4096]`
 
-Random list-wise samples are written to a temporary folder. Their Parquet file is read into the arrays that batches are
-cut from, and its Arrow table too, which shows what Parquet costs. Then one epoch of batches is read cold (Parquet
-included) and once more from memory, as the epochs after the first of data that fit in one buffer are. Rates are of CPU
-seconds of this process.
+Without a samples folder, random list-wise samples are written to a temporary one. Their Parquet files are read into the
+arrays that batches are cut from, and their Arrow table too, which shows what Parquet costs. Then one epoch of batches
+is read cold (Parquet included) and once more from memory, as the epochs after the first of data that fit in one buffer
+are. Rates are of CPU seconds of this process.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.listwise import CONTENT_DIM, ITEMS, TEXT_DIM, spec_of
 from models.batches import Batch
-from models.data import Position, Reader, read_rows
+from models.data import Position, Reader, read_rows, row_columns
 from models.rows import rows_from_arrow
 from uniscale.artifacts import write_json
 from uniscale.samples import LabelSource, SampleSpec, Sampling, row_schema
@@ -97,6 +97,7 @@ def timed(read: Callable[[], int]) -> tuple[int, float]:
 def main() -> None:
     """Print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=Path, help="samples folder, whose training split is read")
     parser.add_argument("--candidates", type=int, default=200_000)
     parser.add_argument("--behaviours", type=int, default=32)
     parser.add_argument("--batch", type=int, default=4096)
@@ -106,10 +107,14 @@ def main() -> None:
     pa.set_io_thread_count(1)
     print("| pass | candidates | CPU seconds | candidates a CPU second |\n| --- | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:
-        spec = spec_of(options.behaviours)
-        samples = write(Path(folder), spec, options.candidates, options.behaviours)
-        reader = Reader(samples, "train", "search", options.batch, seed=0)
-        table = pq.read_table(reader.files[0].path, partitioning=None)
+        samples = options.samples or write(
+            Path(folder), spec_of(options.behaviours), options.candidates, options.behaviours
+        )
+        spec = SampleSpec.load(samples)
+        reader = Reader(samples, "train", "entire", options.batch, seed=0)
+        columns = row_columns(spec)
+        table = pa.concat_tables([pq.ParquetFile(file.path).read(columns=columns) for file in reader.files])
+        table = table.combine_chunks()
         measured = {
             "arrays, from Arrow": lambda: rows_from_arrow(table, spec).candidates,
             "arrays, from Parquet": lambda: read_rows(reader.files, spec, "entire").candidates,

@@ -74,7 +74,8 @@ def build_features(config: Config, logs: Path, out: Path, previous: Path | None 
         end = datetime.combine(_date(last + 1), time.min, UTC)
         as_of = end if description.has_truth else datetime.combine(cutoff, time.min, UTC)
         materialise(folder, config.features, as_of, end)
-        apply(folder, out.resolve() / "tables", config.features)  # where the tables will be once the folder is in place
+        final = out.resolve() / "tables"  # where the tables will be once the folder is in place
+        apply(folder, final, config.features, as_of, end)
         report = {"rows": rows, **vectors, "as_of": as_of.isoformat(), "attributes_as_of": end.isoformat()}
         write_json(folder / "report.json", report)
         progress.advance(note="online store")

@@ -35,7 +35,7 @@ def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
 
     Returns:
         What `report.json` holds: `tables` (name -> rows_in, rows_out, quarantined, reasons), `requests_by_day` and
-        `warnings` (empty days and domains, tasks without events, dropped columns).
+        `warnings` (empty days and domains, tasks without events, items without embedding or title, dropped columns).
 
     Raises:
         DataError: no description, a required table or column missing, a column of another type, an unreadable file, no
@@ -84,9 +84,11 @@ def _source(logs: Path, table: Table) -> Path:
 def _is_present(logs: Path, table: Table) -> bool:
     present = any((logs / table.name).rglob("*.parquet")) if table.by_day else _source(logs, table).exists()
     if table.required and not present:
+        others = sorted(path.name for path in logs.glob(f"{table.name}*"))
+        beside = f" as Parquet, there is {', '.join(others)}" if others else ""
         raise DataError(
-            f"no table {table.name} in {logs}: expected {_source(logs, table)}; uniscale/logs.py says which tables and "
-            "columns a log folder has"
+            f"no table {table.name} in {logs}: expected {_source(logs, table)}{beside}; uniscale/logs.py says which "
+            "tables and columns a log folder has"
         )
     return present
 
@@ -131,7 +133,9 @@ def _load(connection: duckdb.DuckDBPyConnection, logs: Path, table: Table, descr
                 CASE WHEN failed IS NOT NULL THEN {whole} END AS original
             FROM {files} source""")
     except duckdb.Error as error:
-        raise DataError(f"{table.name} cannot be read from {_source(logs, table)}: {error}") from None
+        raise DataError(
+            f"{table.name} cannot be read from {_source(logs, table)}: {str(error).splitlines()[0]}"
+        ) from None
     return sorted(set(found) - {column.name for column in columns})
 
 
@@ -164,6 +168,12 @@ def _warnings(connection: duckdb.DuckDBPyConnection, description: LogDescription
     ):
         rows = connection.execute(f"SELECT DISTINCT {column} FROM judged_{table} WHERE reason IS NULL").fetchall()
         found += [f"no row of {table} has {column} {name}" for name in named if (name,) not in rows]
+    for column, flag in (("embedding", "has_embeddings"), ("title", "has_text")):
+        asked = f"SELECT count(*) FILTER ({column} IS NULL), count(*) FROM judged_items WHERE reason IS NULL"
+        lacking, items = connection.execute(asked).fetchall()[0]
+        if lacking and getattr(description, flag):
+            whole = f": set {flag} to false in description.json" if lacking == items else ""
+            found.append(f"{lacking} of {items} item versions have no {column}{whole}")
     unseen = connection.execute("""
         SELECT count(*) FROM judged_events e ANTI JOIN judged_exposures x
         ON e.request_id = x.request_id AND e.item_id = x.item_id AND x.reason IS NULL

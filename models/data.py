@@ -92,15 +92,19 @@ def read_rows(files: list[RowFile], spec: SampleSpec, subset: Subset, keys: tupl
         subset: see `restrict`.
         keys: request-level columns kept aside (`Rows.keys`).
     """
-    names = [f.name for f in spec.features]
-    names += ["domain_index", "scenarios", "ts", "query_text", "item", "sampling", "behaviour_index", "behaviour_ts"]
-    names += [column for task in spec.tasks for column in (task, f"{task}_source")]
-    columns = list(dict.fromkeys([*names, *keys]))
+    columns = list(dict.fromkeys([*row_columns(spec), *keys]))
     table = pa.concat_tables([pq.ParquetFile(file.path).read(columns=columns) for file in files])
     missing = sorted(set(columns) - set(table.column_names))
     if missing:
         raise DataError(f"{files[0].path} lacks {missing}: build the samples again with the spec in use")
     return restrict(rows_from_arrow(table, spec, keys), subset)
+
+
+def row_columns(spec: SampleSpec) -> list[str]:
+    """Names of the columns of a samples folder that a model with this spec is trained from."""
+    names = [f.name for f in spec.features]
+    names += ["domain_index", "scenarios", "ts", "query_text", "item", "sampling", "behaviour_index", "behaviour_ts"]
+    return names + [column for task in spec.tasks for column in (task, f"{task}_source")]
 
 
 def in_order(rows: Rows, vectors: ItemVectors, batch_samples: int) -> Iterator[Batch]:

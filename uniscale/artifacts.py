@@ -50,7 +50,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise DataError(f"no file {path}: the step that writes it has not finished") from None
     except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not valid JSON ({error}): delete it and run its step again") from None
+        raise DataError(f"{path} is not valid JSON ({error}): mend it, or run the step that writes it again") from None
 
 
 def content_hash(path: Path) -> str:

@@ -167,7 +167,13 @@ class LogDescription:
         Raises:
             DataError: the file is missing, or has an unknown or missing key.
         """
-        raw: dict[str, Any] = read_json(Path(folder) / "description.json")
+        path = Path(folder) / "description.json"
+        if not path.exists():
+            raise DataError(
+                f"no file {path}: the step that writes it has not finished, or this is no log folder; "
+                "docs/your-own-logs.md says what one holds"
+            )
+        raw: dict[str, Any] = read_json(path)
         known = {f.name for f in fields(cls)}
         unknown, required = set(raw) - known, {"name", "domains", "scenarios", "tasks"} - set(raw)
         if unknown or required:

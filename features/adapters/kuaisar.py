@@ -2,6 +2,7 @@
 
 Source: `src_inter.csv`, `rec_inter.csv`, `user_features.csv` and `item_features.csv` of the release. A request is a
 search session, its query the numbers that stand for its words, or the videos that the feed sent a user at one instant.
+Written from the documented layout of the release; no row of it has been read yet.
 """
 
 from pathlib import Path
@@ -23,6 +24,8 @@ DESCRIPTION = LogDescription(
     has_candidates=False,
     has_embeddings=False,
     limits=(
+        "This adapter was written from the documented layout of the release and has met none of its rows: look at what "
+        "ingest quarantines first.",
         "Only what was shown is logged, so there are no unexposed samples; positions in a search are not recorded.",
         "Words are replaced by numbers: a query and a caption match where they share numbers, and no pretrained text "
         "encoder applies.",

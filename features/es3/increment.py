@@ -15,10 +15,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from features.es3.report import schema_hash
 from features.splits import Splits
 from uniscale.artifacts import content_hash, read_json, write_json
 from uniscale.errors import DataError
 from uniscale.logs import TABLES
+from uniscale.samples import SampleSpec
 from uniscale.sections import SamplesConfig
 
 FILE = "days.json"  # beside the rows: what the next build needs to know of this one
@@ -55,6 +57,7 @@ def recipe_of(features: Path, config: SamplesConfig, seed: int) -> dict[str, Any
         "seed": seed,
         **{name: value for name, value in config.model_dump().items() if name not in OF_THE_SPLIT},
         "spec": content_hash(features / "spec.json"),
+        "row_schema": schema_hash(SampleSpec.load(features)),
         "text_encoder": content_hash(encoder) if encoder.exists() else "",
     }
 

@@ -236,8 +236,6 @@ def manifest(
     """The manifest of a written samples folder; Table 1 counts its training split."""
     rules, days, skipped = done.rules, done.days, done.skipped
     report_of_ingest = logs / "report.json"
-    schema = row_schema(SampleSpec.load(out))
-    fields = [[field.name, str(field.type)] for field in schema]
     rows = {
         name: summed(days[day.isoformat()]["rows"] for day in splits.days_of(name))
         for name in ("train", "valid", "test")
@@ -254,8 +252,14 @@ def manifest(
         "events": summed([no_events(rules), *(day["events"] for day in days.values())]),
         "search_requests": search_requests(done.logged, days, splits),
         "rows": rows,
-        "schema_hash": hashlib.blake2b(json.dumps(fields).encode(), digest_size=8).hexdigest(),
+        "schema_hash": schema_hash(SampleSpec.load(out)),
         "inputs": {"logs": content_hash(logs), "features": content_hash(features / "tables")},
         "listwise_bytes": sum(file.stat().st_size for file in (out / "rows").rglob("*.parquet")),
         "quarantine": read_json(report_of_ingest) if report_of_ingest.exists() else None,
     }
+
+
+def schema_hash(spec: SampleSpec) -> str:
+    """Hash of the names and types of the rows' columns: 16 hex digits."""
+    fields = [[field.name, str(field.type)] for field in row_schema(spec)]
+    return hashlib.blake2b(json.dumps(fields).encode(), digest_size=8).hexdigest()

@@ -9,7 +9,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +44,7 @@ def materialise(features: Path, config: FeatureConfig, as_of: datetime, known_un
         known_until: the instant of item attributes and profiles, which hold no behaviour.
     """
     here = config.model_copy(update={"offline_store": "duckdb"})
-    store = apply(features, Path(features).resolve() / "tables", here)
+    store = apply(features, Path(features).resolve() / "tables", here, as_of, known_until)
     with offline_work():
         views = [view.name for view in store.list_batch_feature_views()]
         of_entities = [name for name in views if name in WITHOUT_BEHAVIOUR]
@@ -54,11 +54,20 @@ def materialise(features: Path, config: FeatureConfig, as_of: datetime, known_un
     return store
 
 
-def apply(features: Path, tables: Path, config: FeatureConfig) -> FeatureStore:
-    """Write `store/`'s settings, and into its registry the definitions, whose sources lie in the folder `tables`."""
+def apply(features: Path, tables: Path, config: FeatureConfig, *instants: datetime) -> FeatureStore:
+    """Write `store/`'s settings, and into its registry the definitions, whose sources lie in the folder `tables`.
+
+    Args:
+        features: FEATURES folder.
+        tables: where its tables will lie.
+        config: which stores.
+        instants: those that `materialise` fills the online store to.
+    """
     folder = Path(features) / "store"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(yaml.safe_dump(_settings(config, folder.parent / "tables"), sort_keys=False))
+    (folder / SETTINGS).write_text(
+        yaml.safe_dump(_settings(config, folder.parent / "tables", instants), sort_keys=False)
+    )
     store = open_online(features)
     with _quiet():
         store.apply(definitions(SampleSpec.load(features), tables, SOURCES[config.offline_store]))
@@ -135,11 +144,13 @@ def open_offline(features: Path) -> Iterator[FeatureStore]:
         yield store
 
 
-def _settings(config: FeatureConfig, tables: Path) -> dict[str, Any]:
+def _settings(config: FeatureConfig, tables: Path, instants: Sequence[datetime]) -> dict[str, Any]:
     project, online = PROJECT, {"type": "sqlite", "path": "online.db"}
     if config.online_store == "redis":
-        # Builds share the server. Feast keeps what is there where a row is not newer, so keys must be a build's own.
-        project = f"{PROJECT}_{content_hash(tables)[:12]}"
+        # Builds share the server. Feast keeps what is there where a row is not newer, so keys must be a build's own;
+        # equal tables are another build where the store stands at an earlier instant.
+        until = "".join(f"_{instant:%Y%m%dT%H%M%S}" for instant in instants)
+        project = f"{PROJECT}_{content_hash(tables)[:12]}{until}"
         online = {"type": "redis", "connection_string": config.redis_url}
     return {
         "project": project,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.catalogue import MOMENTS, missing_value, raw_column
-from features.store.repo.definitions import ASKED
+from features.catalogue import missing_value, raw_column
+from features.on_demand import user_moments
 from features.store.repository import open_offline
 from uniscale.errors import DataError
 from uniscale.logs import TIMESTAMP
@@ -38,10 +38,12 @@ def request_features(features: Path, rows: pa.Table) -> pa.Table:
         DataError: a column is missing.
     """
     known = _retrieve(features, "ranking_requests", "user_id", rows)
-    # Feast hands an on-demand view all columns retrieved with it as Python objects, so it is asked for by itself.
-    moments = _retrieve(features, "ranking_moments", "user_id", rows)
-    for name in (name for name in MOMENTS if name in moments.column_names):
-        known = known.append_column(name, moments[name])
+    if "user_moments" in SampleSpec.load(features).views:
+        # By Feast itself they would cost a second join, and as many Python objects as the histories have elements.
+        asked = pc.cast(rows.sort_by("row_id")["ts"], pa.int64()).to_numpy() / 1e6
+        histories = known["behaviour_ts"].combine_chunks().to_numpy(zero_copy_only=False)
+        for name, values in user_moments(histories, asked).items():
+            known = known.append_column(name, pa.array(values))
     return known
 
 
@@ -87,9 +89,8 @@ def _retrieve(features: Path, service: str, key: str, rows: pa.Table) -> pa.Tabl
     if not len(rows):  # Feast takes no empty question: ask about nobody, for the columns
         nobody = {"row_id": pa.array([0], pa.int64()), key: [""], "ts": pa.array([0], TIMESTAMP)}
         return _retrieve(features, service, key, pa.table(nobody)).slice(0, 0)
-    asked = pa.array(pc.cast(rows["ts"], pa.int64()).to_numpy() / 1e6)
     questions = rows.select(["row_id", key, "ts"]).rename_columns(["row_id", key, "event_timestamp"])
-    questions, spec = questions.append_column(ASKED, asked).to_pandas(), SampleSpec.load(features)
+    questions, spec = questions.to_pandas(), SampleSpec.load(features)
     parts = []
     with open_offline(features) as store:
         if service not in {offered.name for offered in store.list_feature_services()}:
@@ -97,7 +98,7 @@ def _retrieve(features: Path, service: str, key: str, rows: pa.Table) -> pa.Tabl
         for start in range(0, len(rows), ROWS_A_READ):
             part = questions.iloc[start : start + ROWS_A_READ].copy()
             joined = store.get_historical_features(part, store.get_feature_service(service)).to_arrow()
-            parts.append(_filled(joined.drop_columns([key, "event_timestamp", ASKED]), spec))
+            parts.append(_filled(joined.drop_columns([key, "event_timestamp"]), spec))
     return pa.concat_tables(parts).combine_chunks().sort_by("row_id")
 
 

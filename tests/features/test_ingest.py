@@ -249,8 +249,33 @@ def test_naive_times_count_as_utc_and_rows_move_to_their_day(tmp_path):
 def test_an_unreadable_file_is_named(tmp_path):
     folder = small().write(tmp_path / "logs")
     (folder / "items.parquet").write_bytes(b"not parquet")
-    with pytest.raises(DataError, match="items cannot be read"):
+    with pytest.raises(DataError, match="items cannot be read") as caught:
         ingest(LENIENT, folder, tmp_path / "clean")
+    assert "\n" not in str(caught.value) and "DESCRIBE" not in str(caught.value)  # nothing of the SQL
+
+
+def test_a_table_in_another_format_is_named(tmp_path):
+    folder = small().write(tmp_path / "logs")
+    (folder / "items.parquet").rename(folder / "items.csv")
+    with pytest.raises(DataError, match=r"expected \S+/items\.parquet as Parquet, there is items\.csv"):
+        ingest(LENIENT, folder, tmp_path / "clean")
+
+
+def test_a_folder_without_a_description_says_where_to_read_on(tmp_path):
+    with pytest.raises(DataError, match=r"docs/your-own-logs\.md says what one holds"):
+        ingest(LENIENT, tmp_path, tmp_path / "clean")
+
+
+def test_items_without_what_the_description_promises_are_counted(tmp_path):
+    logs = small()
+    for row in logs.items:
+        row["embedding"] = None
+    logs.items[0]["title"] = None
+    count = len(logs.items)
+    assert run(logs, tmp_path)["warnings"] == [
+        f"{count} of {count} item versions have no embedding: set has_embeddings to false in description.json",
+        f"1 of {count} item versions have no title",
+    ]
 
 
 def test_an_empty_day_and_an_empty_domain_are_reported(tmp_path):

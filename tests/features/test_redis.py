@@ -28,17 +28,21 @@ def server(tmp_path_factory):
 @pytest.fixture
 def in_redis(features, config, server, tmp_path):
     server.empty()  # equal tables have equal keys, and what another test pushed is newer than the tables
-    return materialised(features, tmp_path / "features", config.features, server)
+    return materialised(features, tmp_path / "features", in_server(config, server))
 
 
-def materialised(features, folder, config, server):
-    """A copy of a FEATURES folder whose online store is the server."""
+def in_server(config, server):
+    return config.features.model_copy(update={"online_store": "redis", "redis_url": server.url})
+
+
+def materialised(features, folder, config, earlier=timedelta(0)):
+    """A copy of a FEATURES folder with an online store of its own, as of the same instants or earlier ones."""
     from features.store.repository import materialise
 
     shutil.copytree(features, folder, ignore=shutil.ignore_patterns("store"))
     report = read_json(folder / "report.json")
-    instants = [datetime.fromisoformat(report[name]) for name in ("as_of", "attributes_as_of")]
-    materialise(folder, config.model_copy(update={"online_store": "redis", "redis_url": server.url}), *instants)
+    instants = [datetime.fromisoformat(report[name]) - earlier for name in ("as_of", "attributes_as_of")]
+    materialise(folder, config, *instants)
     return folder
 
 
@@ -101,11 +105,22 @@ def test_another_build_on_the_same_server_is_a_store_of_its_own(features, in_red
     dearer = pc.add(table["item_price"], pa.scalar(1.0, pa.float32()))
     pq.write_table(table.set_column(table.column_names.index("item_price"), "item_price", dearer), path)
     before, kept = opened(in_redis).items(["i1"]), server.keys()
-    rebuilt = materialised(changed, tmp_path / "rebuilt", config.features, server)
+    rebuilt = materialised(changed, tmp_path / "rebuilt", in_server(config, server))
     assert opened(rebuilt).items(["i1"])["item_price"][0].as_py() == before["item_price"][0].as_py() + 1
     assert opened(in_redis).items(["i1"]).equals(before)
     open_online(rebuilt).teardown()
     assert server.keys() == kept
+
+
+def test_equal_tables_up_to_an_earlier_instant_are_stores_of_their_own(features, in_redis, config, server, tmp_path):
+    """What the later one holds is younger, so Feast would leave it where both had one key."""
+    users, queries, _ = keys(features)
+    week = timedelta(days=7)
+    redis = materialised(features, tmp_path / "redis", in_server(config, server), week)
+    sqlite = materialised(features, tmp_path / "sqlite", config.features, week)
+    assert answers(opened(redis), users, queries) == answers(opened(sqlite), users, queries)
+    assert answers(opened(in_redis), users, queries) == answers(opened(features), users, queries)
+    assert answers(opened(sqlite), users, queries) != answers(opened(features), users, queries)
 
 
 @pytest.mark.parametrize("loss", ["killed", "hanging"])

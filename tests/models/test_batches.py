@@ -131,3 +131,14 @@ def test_broken_rows_are_refused_by_name(table, vectors):
         Rows.of(SPEC, {name: np.zeros((0, 4)) for name in ("domain_index", "scenarios")} | no_rows, empty, empty)
     with pytest.raises(DataError, match=r"no .*items\.parquet"):
         ItemVectors.load("nowhere", rows.spec)
+
+
+def test_rows_stacked_piece_by_piece_are_the_same(table, monkeypatch):
+    whole = rows_from_arrow(table, SPEC)
+    monkeypatch.setattr("models.rows.STACKED", 7)
+    pieces = rows_from_arrow(table, SPEC)
+    assert whole.candidates > 7 and whole.candidates % 7
+    for level in ("request", "candidate", "behaviour"):
+        for kind in ("ids", "numbers"):
+            name = f"{level}_{kind}"
+            np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name))
