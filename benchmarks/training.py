@@ -5,8 +5,9 @@
 
 A step is forward, backward and both optimisers on one batch of random requests, copied to the device beforehand. Its
 FLOPs are three forward passes by torch's counter; the peak is a square product in the same precision, measured before
-and after each repeat, as machines change their pace. `--paper` takes the sizes that the papers train (`PAPER`). An update is row-wise Adagrad on the gradient of
-as many look-ups whatever the table's size. All times are medians; only ratios within one run mean anything.
+and after each repeat, as machines change their pace. `--paper` takes the sizes that the papers train (`PAPER`). An
+update is row-wise Adagrad on the gradient of as many look-ups whatever the table's size. All figures are medians; only
+ratios within one run mean anything.
 """
 
 import argparse
