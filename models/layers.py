@@ -105,7 +105,8 @@ class TokenLinear(nn.Module):
         """`forward` of (k, B, width) to (k, B, out)."""
         if not self.specific:
             return self(x)
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
         if x.shape[0] < len(weight):  # the gradient of a slice is a copy of the whole with zeros
             maps = slice(start, start + x.shape[0])
             weight, bias = weight[maps], None if bias is None else bias[maps]
