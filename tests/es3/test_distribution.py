@@ -1,4 +1,4 @@
-"""The same rows from threads, two workers of a standalone master, one of them killed, Connect, and spark-submit."""
+"""The same rows from threads, a local cluster, two workers of a master, one of them killed, Connect, and spark-submit."""
 
 import importlib.util
 import os
@@ -103,6 +103,11 @@ def cluster(environment, tmp_path):
             local = {**environment, "SPARK_LOCAL_DIRS": str(place / "local")}
             workers.append(stack.enter_context(serving(worker, local, 0)))
         yield url, workers
+
+
+def test_a_local_cluster_gives_the_rows_of_threads(market, environment, expected, tmp_path):
+    job = started(market, environment, tmp_path / "samples", "local-cluster[2,1,900]")
+    assert rows_of(job, tmp_path / "samples") == expected
 
 
 def test_two_workers_of_a_master_give_the_rows_of_threads(market, environment, expected, cluster, tmp_path):
