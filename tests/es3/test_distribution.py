@@ -1,4 +1,4 @@
-"""The same rows from threads, a local cluster, two workers of a master, one of them killed, Connect, and spark-submit."""
+"""The same rows from threads, a local cluster, two workers of a master, one killed, Connect, and spark-submit."""
 
 import importlib.util
 import os

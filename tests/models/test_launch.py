@@ -39,11 +39,12 @@ def test_what_stops_a_process_is_said(samples, tmp_path):
 
 def test_a_step_that_is_told_to_end_ends_its_processes_first(samples, tmp_path):
     work, before, workers = tmp_path / "work", signal.getsignal(signal.SIGTERM), []
+    others = psutil.Process().children(recursive=True)  # a session of Spark that an earlier test began
 
     def tell():
         while not list(work.glob("step-*")):
             time.sleep(0.05)
-        workers.extend(psutil.Process().children(recursive=True))
+        workers.extend(each for each in psutil.Process().children(recursive=True) if each not in others)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=tell, daemon=True).start()
