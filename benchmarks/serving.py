@@ -278,15 +278,21 @@ def _rank(connection: socket.socket, content: bytes) -> tuple[str, bytes]:
     """Head and body of the answer."""
     head = b"POST /rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     connection.sendall(head % len(content) + content)
-    received = connection.recv(READ_BYTES)
+    received = b""
     while b"\r\n\r\n" not in received:
-        received += connection.recv(READ_BYTES)
+        received += _received(connection)
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 "), received
     length = int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1])  # type: ignore[index]
     while len(body) < length:
-        body += connection.recv(READ_BYTES)
+        body += _received(connection)
     return head.decode("latin-1"), body
+
+
+def _received(connection: socket.socket) -> bytes:
+    part = connection.recv(READ_BYTES)
+    assert part, "the service hung up within an answer"
+    return part
 
 
 def _milliseconds(work: Any) -> float:

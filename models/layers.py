@@ -102,9 +102,7 @@ class TokenLinear(nn.Module):
         return self.by_token(x.transpose(0, 1), start).transpose(0, 1)
 
     def by_token(self, x: Tensor, start: int = 0) -> Tensor:
-        """`forward` of (k, B, width) to (k, B, out)."""
-        if not self.specific:
-            return self(x)
+        """`forward` of (k, B, width) to (k, B, out), where each token has a map of its own."""
         weight: Tensor = self.weight
         bias: Tensor | None = self.bias
         if x.shape[0] < len(weight):  # the gradient of a slice is a copy of the whole with zeros

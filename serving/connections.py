@@ -23,6 +23,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._late: asyncio.TimerHandle | None = None
         self._head: int | None = None  # bytes so far of a head that is not complete
+        self._ended = False  # whether a message ended in the bytes just received
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request."""
@@ -31,12 +32,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Whatever is no request in work, the rest of a refused body too, has to end in time."""
+        self._ended = False
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_expecting()
         elif self._late is None:
             self._expect()
-        if self._head is not None:
+        if self._head is not None and not self._ended:  # a body that came with a head's beginning is no part of it
             self._head += len(data)
             if self._head > HEAD_BYTES:
                 self._refuse(431, f"the request's head is larger than {HEAD_BYTES} bytes")
@@ -55,6 +57,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """The head is complete."""
         self._head = None
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """What follows in these bytes, if anything, is the next request."""
+        self._ended = True
+        super().on_message_complete()
 
     def _expect(self) -> None:
         self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)

@@ -35,7 +35,7 @@ from uniscale.samples import SampleSpec
 
 MOMENTS = "user_moments"  # the on-demand feature view
 NO_QUERY = ""  # the key asked for when a request has no query; no log has it
-ITEMS_A_READ = 20  # some 5 ms, for as long as which requests beside a reload of the snapshot may have to wait
+ITEMS_A_READ = 20  # some 5 ms: as long as a request beside a reload of the snapshot may have to wait for the store
 CONNECT_SECONDS = 1.0  # of a remote store at least: a handshake over a network takes longer than a short deadline
 
 

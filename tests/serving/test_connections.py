@@ -132,3 +132,13 @@ def test_a_head_without_bounds_is_refused_before_it_fills_the_memory(server):
     with clients(server) as (client,):
         client.sendall(head + b"x" * 100_000)  # a body is no head
         assert client.recv(4096).endswith(b"100000")
+
+
+def test_a_body_that_comes_with_the_beginning_of_the_next_head_is_no_part_of_it(server, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_BYTES", 100)
+    with clients(server) as (client,):
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        client.sendall(head + b"x" * 1000 + b"GET / HT")
+        assert client.recv(4096).endswith(b"1000")
+        client.sendall(b"TP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(4096).endswith(b"0")
