@@ -9,13 +9,12 @@ median and the slowest; only ratios within one run mean anything.
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
 from benchmarks.listwise import rows_of, spec_of, vectors_of
-from benchmarks.training import PAPER
+from benchmarks.training import PAPER, seconds_of
 from models.batches import Batch, to_batch
 from models.ranking import RankingModel
 from models.zoo import build_model
@@ -61,12 +60,8 @@ def _plain(model: RankingModel, batch: Batch, precision: torch.dtype) -> torch.T
 
 
 def _timed(work: Callable[[], object], repeats: int) -> list[float]:
-    taken = []
-    for _ in range(WARM_UP + repeats):
-        started = time.perf_counter()
-        work()
-        taken.append(1000 * (time.perf_counter() - started))
-    return taken[WARM_UP:]
+    """Milliseconds of each repeat."""
+    return [1000 * seconds_of(work) for _ in range(WARM_UP + repeats)][WARM_UP:]
 
 
 if __name__ == "__main__":

@@ -197,14 +197,14 @@ def _key_given(authorization: bytes) -> bytes:
 
 def _explained(send: Send, service: Probed) -> Send:
     """BentoML's message says how many things are wrong with a body; here it says which one is, and they are counted."""
-    start: Message | None = None
+    refused = False
 
     async def explain(message: Message) -> None:
-        nonlocal start
+        nonlocal refused
         if message["type"] == "http.response.start" and message["status"] == 400:
-            start = message  # sent with the body, on which its length depends
+            refused = True  # another start is sent with the body, on which its length depends
             return
-        if start is None:
+        if not refused:
             await send(message)
             return
         found = json.loads(message["body"])
