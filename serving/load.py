@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import httpx
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
@@ -46,7 +47,9 @@ class Load:
     errors: dict[str, int]  # status or exception -> requests
     fallbacks: dict[str, int]  # reason -> answers
     send_lag_p99_ms: float  # how late this client sent; large means the client is the bottleneck
+    stolen: float | None = None  # share of this machine's processor time that its host gave to others, where it says so
     curve: list[tuple[float, float]] = field(default_factory=list)  # percentile, milliseconds
+    by_second: list[tuple[int, float, float]] = field(default_factory=list)  # second of sending, median and slowest ms
 
     def holds(self, p99_ms: float) -> bool:
         """Whether the service kept up: no error, no fallback, p99 within the bound."""
@@ -130,6 +133,7 @@ async def _load(
 ) -> Load:
     due = arrivals(rate, seconds, rng)
     latencies: list[float] = []
+    sent_at: list[float] = []  # of those answered, seconds since the beginning
     lags: list[float] = []
     served: list[float] = []
     errors: Counter[str] = Counter()
@@ -148,6 +152,7 @@ async def _load(
                     await answer.read()
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise ServingError(f"{url} does not answer: {type(error).__name__}: {error}") from None
+        before = psutil.cpu_times()
         begin = time.perf_counter() + 0.05
 
         async def one(number: int, at: float) -> None:
@@ -162,6 +167,7 @@ async def _load(
                 errors[str(answer.status)] += 1
                 return
             latencies.append(time.perf_counter() - at)
+            sent_at.append(at - begin)
             said = from_json(content)
             served.append(said["latency_ms"])
             if said["fallback"] is not None:
@@ -188,8 +194,23 @@ async def _load(
         errors=dict(errors),
         fallbacks=dict(fallbacks),
         send_lag_p99_ms=1000 * float(np.percentile(lags, 99)) if lags else 0.0,
+        stolen=_stolen(before, psutil.cpu_times()),
         curve=[(float(p), float(np.percentile(milliseconds, p))) for p in grid],
+        by_second=_by_second(np.array(sent_at), milliseconds),
     )
+
+
+def _by_second(sent_at: NDArray[np.float64], milliseconds: NDArray[np.float64]) -> list[tuple[int, float, float]]:
+    seconds = sent_at.astype(int)
+    by = {int(second): milliseconds[seconds == second] for second in np.unique(seconds)}
+    return [(second, float(np.median(those)), float(those.max())) for second, those in by.items()]
+
+
+def _stolen(before: Any, after: Any) -> float | None:
+    """Of psutil's processor times; a host that is shared takes time away without a trace in a process's own."""
+    if not hasattr(after, "steal"):
+        return None
+    return (after.steal - before.steal) / max(sum(after) - sum(before), 1e-9)
 
 
 def _headers() -> dict[str, str]:

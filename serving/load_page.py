@@ -27,6 +27,10 @@ def page(loads: Sequence[Load], knee: float | None, p99_ms: float, candidates: i
     charts = chart("Latency (ms) by percentile", curves)
     if len(measured) > 1:
         charts += chart("Latency (ms) by rate (requests a second)", by_rate)
+    for one in loads:
+        slowest = ("slowest", [(second, most) for second, _, most in one.by_second])
+        median = ("median", [(second, middle) for second, middle, _ in one.by_second])
+        charts += chart(f"Latency (ms) by second, at {one.rate:g}/s", [slowest, median])
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Load</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style>'

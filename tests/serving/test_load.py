@@ -25,6 +25,7 @@ HELD = Load(
     fallbacks={},
     send_lag_p99_ms=0.1,
     curve=[(0.0, 1.0), (50.0, 5.0), (100.0, 31.0)],
+    by_second=[(0, 5.0, 20.0), (1, 5.0, 31.0)],
 )
 SERVICE_SECONDS = 0.02
 
@@ -86,6 +87,8 @@ def test_latency_holds_the_queue_of_a_service_that_is_too_slow(url):
     assert done.latency_ms["max"] > 2 * done.server_p50_ms and done.achieved_rate <= 1 / SERVICE_SECONDS
     assert not done.holds(1e9)  # it did not keep up, whatever the bound on latency
     assert list(done.latency_ms.values()) == sorted(done.latency_ms.values())
+    assert [second for second, *_ in done.by_second] == [0]  # by when they were sent, not by when they were answered
+    assert max(slowest for *_, slowest in done.by_second) == done.latency_ms["max"]
 
 
 def test_errors_and_fallbacks_are_counted_by_kind(url):
@@ -137,8 +140,8 @@ def test_what_holds():
 def test_the_report_is_json_and_a_page_that_fetches_nothing():
     loads = [HELD, replace(HELD, rate=20.0, errors={"429": 3, "<b>": 1})]
     text = page(loads, 10.0, 100.0, 200)
-    assert "10 requests a second" in text and "3 × 429" in text and "<b>" not in text and text.count("<svg") == 2
+    assert "10 requests a second" in text and "3 × 429" in text and "<b>" not in text and text.count("<svg") == 4
     assert not any(mark in text for mark in ("http://", "https://", "src=", "href=", "<script"))
     report = json.loads(json.dumps(as_json(loads, 10.0, 100.0, 200), allow_nan=False))
     assert report["knee"] == {"rate": 10.0, "p99_ms": 100.0} and report["loads"][0]["latency_ms"]["p99.9"] == 30.0
-    assert "not found" in page([replace(HELD, latency_ms=None, curve=[])], None, 100.0, 200)
+    assert "not found" in page([replace(HELD, latency_ms=None, curve=[], by_second=[])], None, 100.0, 200)

@@ -8,6 +8,8 @@ import typer
 from uniscale.cli.options import ConfigPath, Deployment, Out, Settings
 from uniscale.cli.options import load as configuration
 
+STOLEN = 0.01  # share of the machine's time taken by its host from which a load says so
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
@@ -100,4 +102,6 @@ def load(
             typer.echo(
                 f"  this client sent up to {one.send_lag_p99_ms:.0f} ms late (p99): the machine is the limit here"
             )
+        if one.stolen is not None and one.stolen > STOLEN:
+            typer.echo(f"  the host gave {one.stolen:.1%} of this machine's processors to others meanwhile")
     typer.echo(f"highest rate that held: {knee if knee is not None else 'none'}; written to {out}")
