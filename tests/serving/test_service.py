@@ -43,7 +43,7 @@ def test_a_request_is_answered_by_its_users_variant(live):
 def test_served_scores_are_those_of_the_exported_models_offline(live):
     """Batches made offline from point-in-time features of the same instant score as over HTTP, to the bit.
 
-    In the precision that the service chose: on a processor with matrix instructions that need not be float32.
+    On the device and in the precision that the service chose: with matrix instructions that need not be float32.
     """
     import torch
 
@@ -60,9 +60,11 @@ def test_served_scores_are_those_of_the_exported_models_offline(live):
 
     features, deployment = live.folder / "features", live.folder / "deployment"
     spec = SampleSpec.load(features)
-    models = {version: ServedModel(load_model(deployment / "models" / version)) for version in ("1", "2")}
-    for version, model in models.items():
-        model.precision = getattr(torch, live.http.get("/healthz").json()["compute"][version]["precision"])
+    models = {}
+    for version, chosen in live.http.get("/healthz").json()["compute"].items():
+        exported = load_model(deployment / "models" / version).search_export()
+        models[version] = ServedModel(exported, torch.device(chosen["device"]))
+        models[version].precision = getattr(torch, chosen["precision"])
     engine = Engine(spec, ItemVectors.load(features, spec), TextEncoder.load(features / "text_encoder"))
 
     users, queries = [f"u{number}" for number in range(20)], ["red shoe", "lamp", "blue chair", "a new query"]
