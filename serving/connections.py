@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.schemas import error_body
 
-HEAD_SECONDS = 10.0  # for the whole head, from the connection's opening or from the first byte after an answer
+HEAD_SECONDS = 10.0  # for a whole head: the first from the opening on, others from their first byte or the last answer
 HEAD_BYTES = 65_536  # what is refused otherwise would first be held in memory
 
 
@@ -22,8 +22,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._late: asyncio.TimerHandle | None = None
-        self._head: int | None = None  # bytes so far of a head that is not complete
-        self._ended = False  # whether a message ended in the bytes just received
+        self._head: int | None = None  # bytes of a head that is not complete, after those that brought its beginning
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request."""
@@ -32,16 +31,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Whatever is no request in work, the rest of a refused body too, has to end in time."""
-        self._ended = False
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_expecting()
-        elif self._late is None:
-            self._expect()
-        if self._head is not None and not self._ended:  # a body that came with a head's beginning is no part of it
+        if self._head is not None:
             self._head += len(data)
-            if self._head > HEAD_BYTES:
-                self._refuse(431, f"the request's head is larger than {HEAD_BYTES} bytes")
+        super().data_received(data)
+        self._expect()
+        if self._head is not None and self._head > HEAD_BYTES:
+            self._refuse(431, f"the request's head is larger than {HEAD_BYTES} bytes")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more to expect."""
@@ -50,7 +45,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self._head = 0
+        self._head = 0  # a body may have come in the same bytes, and one read is bounded
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -58,13 +53,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head = None
         super().on_headers_complete()
 
-    def on_message_complete(self) -> None:
-        """What follows in these bytes, if anything, is the next request."""
-        self._ended = True
-        super().on_message_complete()
+    def on_response_complete(self) -> None:
+        """A head that began while the request was in work has its time from now on."""
+        super().on_response_complete()
+        if self._head is not None:
+            self._expect()
 
     def _expect(self) -> None:
-        self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_expecting()
+        elif self._late is None:
+            self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
     def _stop_expecting(self) -> None:
         if self._late is not None:

@@ -1,5 +1,6 @@
 """Connections without a request in work end, over real sockets; those with one, and those between two, stay."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -17,7 +18,9 @@ WAIT = 20.0  # seconds until a test gives up; none is waited for where the law h
 
 
 async def app(scope, receive, send):
-    """Reads the body and answers its length; a path of /refuse is answered before the body is read."""
+    """Reads the body and answers its length; /refuse is answered before the body is read, /slow later than a head."""
+    if scope["path"] == "/slow":
+        await asyncio.sleep(1.5 * connections.HEAD_SECONDS)
     length, more = 0, scope["path"] != "/refuse"
     while more:
         message = await receive()
@@ -116,6 +119,13 @@ def test_a_request_in_work_may_take_longer_than_its_head(server):
         assert client.recv(4096).endswith(b"2")
 
 
+def test_a_head_begun_beside_requests_in_work_has_its_time_from_the_last_answer(server):
+    with clients(server) as (client,):
+        client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + b"GET / HT")
+        found = rest(client)
+        assert found.count(b"HTTP/1.1 200 ") == 2 and found.count(b"HTTP/1.1 408 ") == 1
+
+
 def test_the_rest_of_a_refused_body_is_not_waited_for(server):
     with clients(server) as (client,):
         client.sendall(b"POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n1")
@@ -126,7 +136,7 @@ def test_the_rest_of_a_refused_body_is_not_waited_for(server):
 
 def test_a_head_without_bounds_is_refused_before_it_fills_the_memory(server):
     with clients(server) as (client,):
-        client.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * (connections.HEAD_BYTES + 1))
+        client.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 6 * connections.HEAD_BYTES)  # more than one read
         assert rest(client).startswith(b"HTTP/1.1 431 ")
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
     with clients(server) as (client,):
