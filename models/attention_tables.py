@@ -25,7 +25,7 @@ from models.checkpoint import load_model
 from models.compare import Data, System, train_system
 from models.data import read_rows, row_files
 from models.est_layers import FullAttention
-from models.gate_page import STYLE
+from models.gate_page import STYLE, table
 from models.mdl import MDL, DomainAwareAttention, MDLBlock
 from models.paper_tables.est import FULL
 from models.ranking import RankingModel
@@ -192,8 +192,7 @@ def page(found: Mapping[str, Any], title: str) -> str:
     """The averages as HTML, each cell shaded by its share of the largest value."""
     columns = list(found["rows"][0])[1:]
     most = max(row[column] for row in found["rows"] for column in columns)
-    head = "".join(f'<th class="n">{escape(column)}</th>' for column in columns)
-    rows = "".join(
+    rows = (
         f"<tr><td>{escape(row['label'])}</td>"
         + "".join(
             f'<td class="n" style="background:rgb(31 111 235 / {row[column] / most:.2f})">{row[column]:.3f}</td>'
@@ -203,9 +202,10 @@ def page(found: Mapping[str, Any], title: str) -> str:
         for row in found["rows"]
     )
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/><title>{escape(title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"/><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1><p>{escape(_told(found))}</p>"
-        f'<div class="wide"><table><tr><th></th>{head}</tr>{rows}</table></div></body></html>\n'
+        f"{table(['', *(f'#{column}' for column in columns)], rows)}</body></html>\n"
     )
 
 

@@ -5,9 +5,10 @@ from html import escape
 from typing import Any
 
 from models.curves import chart
-from models.gate_page import STYLE, difference_cells, scale_of
+from models.gate_page import STYLE, difference_cells, scale_of, table
 
 SHOWN = ("auc", "gauc", "hr@5")  # of the first task, where a table names no columns
+STAGE_HEAD = ["stage", "requests", "samples", "click positives"]
 COSTS = {"dense parameters": "dense_parameters", "FLOPs a sample": "forward_flops_per_sample"}
 
 
@@ -43,13 +44,11 @@ def page(comparison: Mapping[str, Any], title: str) -> str:
                 f'{difference_cells(value, scale)}<td class="soft">{by_seed}</td>'
                 f'<td class="n">{"" if paper is None else f"{paper / 100:+.4f}"}</td></tr>'
             )
-        rows += [
-            f'<tr><td>{escape(label)}</td><td colspan="6" class="soft">not run: {escape(why)}</td></tr>'
-            for label, why in _not_run(comparison)
-        ]
-        head = '<th>system</th><th class="n">mean</th><th class="n">difference</th><th class="n">interval</th><th></th>'
-        head += '<th>by seed</th><th class="n">paper</th>'
-        parts.append(f'<h2>{escape(name)}</h2><div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>')
+        head = ("system", "#mean", "#difference", "#interval", "", "by seed", "#paper")
+        parts.append(f"<h2>{escape(name)}</h2>{table(head, rows)}")
+    if not_run := _not_run(comparison):
+        rows = [f"<tr><td>{escape(label)}</td><td>{escape(why)}</td></tr>" for label, why in not_run]
+        parts.append(f"<h2>Not run</h2>{table(('system or measure', 'why'), rows)}")
     told = "".join(f"<p>{escape(sentence)}</p>" for sentence in _reading(comparison))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>'
@@ -113,16 +112,15 @@ def _stages(comparison: Mapping[str, Any]) -> list[str]:
     """UniScale's Table 1 where the comparison holds it: counts, their multiples, the published multiples."""
     if not comparison["stages"]:
         return []
-    lines = [_line(["stage", "requests", "samples", "click positives"]), _line(["---", "---:", "---:", "---:"])]
+    lines = [_line(STAGE_HEAD), _line(["---", "---:", "---:", "---:"])]
     return [*lines, *(_line(cells) for cells in _stage_cells(comparison)), ""]
 
 
 def _stages_html(comparison: Mapping[str, Any]) -> str:
     if not comparison["stages"]:
         return ""
-    head = "<tr><th>stage</th><th>requests</th><th>samples</th><th>click positives</th></tr>"
     rows = (f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>" for cells in _stage_cells(comparison))
-    return f'<div class="wide"><table>{head}{"".join(rows)}</table></div>'
+    return table(STAGE_HEAD, rows)
 
 
 def _stage_cells(comparison: Mapping[str, Any]) -> list[list[str]]:

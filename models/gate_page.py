@@ -81,7 +81,7 @@ def _gates(gates: Sequence[Mapping[str, Any]]) -> str:
         f"<td>{escape(gate['rule'])}</td><td>{escape(gate['why'])}</td></tr>"
         for gate in ordered
     )
-    return _table("Rules", ("verdict", "rule", "what it asks", "why"), rows)
+    return _section("Rules", ("verdict", "rule", "what it asks", "why"), rows)
 
 
 def _moved(decision: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
@@ -89,7 +89,7 @@ def _moved(decision: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
     if not differences:
         names = [name for name in measures if _is_metric(name)]
         rows = (f"<tr><td>{escape(name)}</td>{_cells(measures[name])}</tr>" for name in names)
-        return _table("Measures", ("measure", "#candidate"), rows)
+        return _section("Measures", ("measure", "#candidate"), rows)
     margins = {
         gate["measure"]: gate["numbers"].get("bound")
         for gate in decision["gates"]
@@ -104,7 +104,7 @@ def _moved(decision: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
         for name, difference in differences.items()
     )
     head = ("measure", "#candidate", "#champion", "#difference", "#interval", "")
-    return _table("What moved, and how certain that is", head, rows)
+    return _section("What moved, and how certain that is", head, rows)
 
 
 def _slices(gates: Sequence[Mapping[str, Any]], slices: Sequence[Mapping[str, Any]]) -> str:
@@ -126,7 +126,7 @@ def _slices(gates: Sequence[Mapping[str, Any]], slices: Sequence[Mapping[str, An
     rules = {gate["rule"] for gate in verdicts.values()}
     asked = "".join(f'<p class="soft">{escape(rule)}</p>' for rule in sorted(rules))
     head = ("by", "slice", "#rows", "#positives", "#candidate", "#champion", "#difference", "#interval", "", "verdict")
-    return _table(f"Slices ({slices[0]['measure']})", head, map(row_of, slices), asked)
+    return _section(f"Slices ({slices[0]['measure']})", head, map(row_of, slices), asked)
 
 
 def _other(measures: Mapping[str, Any]) -> str:
@@ -139,12 +139,12 @@ def _other(measures: Mapping[str, Any]) -> str:
         f"<tr><td>{escape(name)}</td>{_cells(measures[name], measures.get(f'champion.{name}', ''))}</tr>"
         for name in shown
     )
-    return _table("All measures", ("measure", "#candidate", "#champion"), rows)
+    return _section("All measures", ("measure", "#candidate", "#champion"), rows)
 
 
 def _unavailable(reasons: Mapping[str, str]) -> str:
     rows = (f"<tr><td>{escape(name)}</td><td>{escape(why)}</td></tr>" for name, why in reasons.items())
-    return _table("Not computed", ("measure", "why"), rows) if reasons else ""
+    return _section("Not computed", ("measure", "why"), rows) if reasons else ""
 
 
 def _reading(decision: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
@@ -161,6 +161,16 @@ def _reading(decision: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
         "A rule that cannot be computed fails. Comparison rules do not apply only when there is no champion.",
     ]
     return "<h2>How to read this</h2><ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
+
+
+def table(head: Sequence[str], rows: Iterable[str]) -> str:
+    """Rows of HTML below their headings, cards on a phone; a heading that begins with # is that of numbers."""
+    cells = "".join(
+        f'<th class="n">{escape(name[1:])}</th>' if name.startswith("#") else f"<th>{escape(name)}</th>"
+        for name in head
+    )
+    body = "\n".join(labelled(row, (name.removeprefix("#") for name in head)) for row in rows)
+    return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 def difference_cells(difference: Mapping[str, Any] | None, scale: float, margin: float | None = None) -> str:
@@ -215,11 +225,8 @@ def _is_slice(gate: Mapping[str, Any]) -> bool:
     return str(gate["name"]).startswith("slice:")
 
 
-def _table(title: str, head: Sequence[str], rows: Iterable[str], note: str = "") -> str:
-    cells = "".join(f'<th class="n">{h[1:]}</th>' if h.startswith("#") else f"<th>{h}</th>" for h in head)
-    body = "\n".join(labelled(row, (name.removeprefix("#") for name in head)) for row in rows)
-    table = f"<table><thead><tr>{cells}</tr></thead><tbody>\n{body}\n</tbody></table>"
-    return f'<h2>{escape(title)}</h2>{note}<div class="wide">{table}</div>'
+def _section(title: str, head: Sequence[str], rows: Iterable[str], note: str = "") -> str:
+    return f"<h2>{escape(title)}</h2>{note}{table(head, rows)}"
 
 
 def _model(model: Any) -> str:

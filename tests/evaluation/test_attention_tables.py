@@ -1,5 +1,7 @@
 """Attention figures: effective ranks by hand, and averages that are those of the model's own attention."""
 
+from html import escape
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -99,7 +101,9 @@ def test_a_figure_is_trained_once_and_written(name, samples, tmp_path):
     assert attention_table(config, {1: Data(samples, None)}, name, tmp_path, requests=10) == found
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == models
     row = found["rows"][0]
-    value = next(value for key, value in row.items() if key != "label")
-    assert f"{value:.3f}" in markdown(found) and f"{value:.3f}" in page(found, name)
+    column, value = next((key, value) for key, value in row.items() if key != "label")
+    html = page(found, name)
+    assert f"{value:.3f}" in markdown(found) and f"{value:.3f}" in html
+    assert html.count("<td") == html.count("<td data-label=") > 0 and f'data-label="{escape(column)}"' in html
     with pytest.raises(ConfigError, match="at least one seed"):
         attention_table(config, {}, name, tmp_path)

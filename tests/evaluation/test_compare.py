@@ -63,6 +63,7 @@ def test_the_pages_show_every_system_and_call_the_first_the_base(compared):
     for system in SYSTEMS:
         assert system.label in text and system.label in html
     assert f"{result['systems'][1]['differences']['click.gauc']['mean']:+.4f}" in text
+    assert html.count("<td") == html.count("<td data-label=") > 0 and 'data-label="by seed"' in html
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_a_system_whose_model_refuses_the_data_is_not_run_and_the_others_are(com
     assert [system["label"] for system in found["systems"]] == ["base", "DCN"]
     assert "est reads behaviours and the dataset has none" in found["not_run"]["EST"]
     assert "| EST | not run: est reads behaviours" in markdown(found)
-    assert "not run: est reads behaviours" in page(found, "A title")
+    assert '<td data-label="why">est reads behaviours' in page(found, "A title")
     assert not result["not_run"]
     with pytest.raises(ModelError, match="est reads behaviours"):
         compare(config, {1: Data(narrow, None)}, Table((systems[1], systems[0])), tmp_path / "other")
@@ -151,7 +152,7 @@ def test_table_1_stands_beside_the_published_multiples(compared):
     assert "| search-exposed | 10 (1.50x, paper 1.0x) | 30 (1.50x, paper 3.0x) | 4 (1.50x, paper 2.0x) |" in markdown(
         found
     )
-    assert "30 (1.50x, paper 3.0x)" in page(found, "A title")
+    assert '<td data-label="samples">30 (1.50x, paper 3.0x)</td>' in page(found, "A title")
 
 
 def test_every_system_tries_the_same_learning_rates_and_validation_chooses(compared, tmp_path):
