@@ -83,7 +83,7 @@ class Guard:
         if service is None:
             await answer(send, 503, error_body("the service is starting or stopping: try again"), RETRY)
             return
-        headers = dict(scope["headers"])
+        headers = dict(reversed(scope["headers"]))  # of a header given twice the first, as BentoML reads it
         if path not in OPEN_PATHS and (refusal := _authorise(headers, scope.get("client"), service.api_key)):
             service.refused(refusal[0])
             # Asked for the page, a browser then lets its user type the key as a password.
@@ -208,7 +208,6 @@ def _explained(send: Send, service: Probed) -> Send:
             await send(message)
             return
         found = json.loads(message["body"])
-        found = found[0] if isinstance(found, list) else found  # as BentoML sends its own exceptions
         if problems := found.get("detail"):
             where = ".".join(map(str, problems[0]["loc"])) or "the body"
             others = f" (and {len(problems) - 1} more: see detail)" if problems[1:] else ""

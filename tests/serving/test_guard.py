@@ -157,6 +157,12 @@ def test_only_json_gets_in(kind):
     assert status == 415 and seen is None and "application/json" in json.loads(body)["error"]
 
 
+def test_of_two_content_types_the_first_counts_as_it_does_for_bentoml():
+    form = (b"content-type", b"multipart/form-data; boundary=x")
+    assert call(Service(), headers=(form, JSON))[0] == 415
+    assert call(Service(), headers=(JSON, form))[0] == 200
+
+
 def test_a_full_service_sheds_before_it_reads_a_body():
     service = Service()
     service.busy = True

@@ -153,6 +153,11 @@ BAD = {
     "100,000 candidates": ({**GOOD, "item_ids": [f"i{item}" for item in range(100_000)]}, JSON, 413),
     "a form": (b"user_id=u1", {"Content-Type": "application/x-www-form-urlencoded"}, 415),
     "malformed multipart": (b"--x", {"Content-Type": "multipart/form-data; boundary=y"}, 415),
+    "multipart that is JSON too": (
+        b"--x",
+        [("Content-Type", "multipart/form-data; boundary=y"), ("Content-Type", "application/json")],
+        415,
+    ),
     "a pickle": (b"\x80\x04N.", {"Content-Type": "application/vnd.bentoml+pickle"}, 415),
 }
 
