@@ -1,7 +1,8 @@
-"""uvicorn's HTTP protocol with bounds on a request's head, which uvicorn has none for: clients cannot pile up.
+"""uvicorn's HTTP protocol with bounds where uvicorn has none: clients cannot pile up.
 
-uvicorn drops a connection that is idle after an answer. One on which nothing was ever asked, or whose next request
-begins and never gets to the end of its head, it would keep for good. From there on `serving.guard` bounds the body.
+uvicorn drops a connection that is idle after an answer. One on which nothing was ever asked, whose next request begins
+and never gets to the end of its head, or whose client does not read the answers, it would keep for good. From a head's
+end on `serving.guard` bounds the body.
 """
 
 import asyncio
@@ -14,10 +15,13 @@ from serving.schemas import error_body
 
 HEAD_SECONDS = 10.0  # for a whole head: the first from the opening on, others from their first byte or the last answer
 HEAD_BYTES = 65_536  # what is refused otherwise would first be held in memory
+UNREAD_SECONDS = 10.0  # for answers that the kernel's buffers have no room for, until the client has read them
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection; a head that is late is refused with 408, one that is too large with 431."""
+
+    _unread: asyncio.TimerHandle  # from a pause of writing on
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -58,6 +62,16 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._head is not None:
             self._expect()
+
+    def pause_writing(self) -> None:
+        """The client has to read on; a close would wait for it."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It did."""
+        self._unread.cancel()
+        super().resume_writing()
 
     def _expect(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:

@@ -14,18 +14,20 @@ import uvicorn
 from serving import connections
 from serving.connections import BoundedProtocol
 
+MUCH = 16 << 20  # bytes, more than the kernel's buffers hold
 WAIT = 20.0  # seconds until a test gives up; none is waited for where the law holds
 
 
 async def app(scope, receive, send):
-    """Reads the body and answers its length; /refuse is answered before the body is read, /slow later than a head."""
+    """Reads the body and answers its length; /refuse is answered before the body is read, /slow later than a head,
+    /much at length."""
     if scope["path"] == "/slow":
         await asyncio.sleep(1.5 * connections.HEAD_SECONDS)
     length, more = 0, scope["path"] != "/refuse"
     while more:
         message = await receive()
         length, more = length + len(message.get("body", b"")), message.get("more_body", False)
-    body = str(length).encode()
+    body = bytes(MUCH) if scope["path"] == "/much" else str(length).encode()
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -34,6 +36,7 @@ async def app(scope, receive, send):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.3)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(64)
@@ -132,6 +135,26 @@ def test_the_rest_of_a_refused_body_is_not_waited_for(server):
         assert client.recv(4096).endswith(b"0")
         client.sendall(b"2")
         assert rest(client) == b""
+
+
+def test_who_does_not_read_an_answer_is_given_up(server):
+    with clients(server) as (client,):
+        client.sendall(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(3 * connections.UNREAD_SECONDS)
+        assert 0 < len(rest(client)) < MUCH
+
+
+def test_who_reads_a_long_answer_is_answered_again(server, monkeypatch):
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", 1.0)
+    with clients(server) as (client,):
+        for path in (b"much", b""):
+            client.sendall(b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            head, _, body = client.recv(65_536).partition(b"\r\n\r\n")
+            length, read = int(head.rpartition(b" ")[2]), len(body)
+            while read < length:
+                read += len(client.recv(65_536))
+            time.sleep(connections.UNREAD_SECONDS + 0.1)
+        assert (head[:13], length, body) == (b"HTTP/1.1 200 ", 1, b"0")
 
 
 def test_a_head_without_bounds_is_refused_before_it_fills_the_memory(server):
