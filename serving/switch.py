@@ -86,14 +86,18 @@ class Switch:
         """
         if self._path is None:
             raise ServingError("this service has no routing file, so its shares are fixed: start it with one")
-        routing = self.current.routing
-        if weights.keys() != routing.variants.keys():
-            raise ServingError(f"weights are given for {sorted(weights)}, the variants are {sorted(routing.variants)}")
-        routing.shared(weights, mode).save(self._path)
-        self.poll()
-        if self.refused:
-            raise ServingError(f"the new shares were refused: {self.refused}")
-        return self.current.routing
+        with self._polling:
+            self._follow()  # models that the file has named since the last look stay
+            routing = self.current.routing
+            if weights.keys() != routing.variants.keys():
+                raise ServingError(
+                    f"weights are given for {sorted(weights)}, the variants are {sorted(routing.variants)}"
+                )
+            routing.shared(weights, mode).save(self._path)
+            self._follow()
+            if self.refused:
+                raise ServingError(f"the new shares were refused: {self.refused}")
+            return self.current.routing
 
     def _follow(self) -> None:
         assert self._path is not None

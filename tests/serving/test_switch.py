@@ -356,3 +356,12 @@ def test_shares_change_in_the_file_and_at_once_and_models_stay(exports, tmp_path
     assert switch.current.routing.weights == {"champion": 0.95, "candidate": 0.05}
     with pytest.raises(ServingError, match="no routing file"):
         Switch(routing_of(exports, champion="1"), load).share({"champion": 1.0})
+
+
+def test_shares_do_not_undo_a_change_of_models_that_nobody_has_looked_at_yet(exports, tmp_path):
+    path = tmp_path / "routing.json"
+    switch = Switch(routing_of(exports, champion="1", candidate="2"), load_from(exports), path)
+    routing_of(exports, champion="3", candidate="2").save(path)
+    routing = switch.share({"champion": 0.9, "candidate": 0.1})
+    assert routing == Routing.load(path) and routing.versions == {"champion": "3", "candidate": "2"}
+    assert routing.weights == {"champion": 0.9, "candidate": 0.1}
