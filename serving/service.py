@@ -55,7 +55,7 @@ class RankingService:
         # BentoML logs a traceback for every body that is not a request, which would let anyone fill the disk.
         logging.getLogger("bentoml._internal.server.http_app").addFilter(_is_ours)
         multiprocess, routing = (os.environ.get(name) for name in ("PROMETHEUS_MULTIPROC_DIR", "UNISCALE_ROUTING"))
-        self.api_key = _api_key(os.environ)
+        self.api_key = api_key(os.environ)
         self.ranker = load_ranker(
             PACKED,
             Path(os.environ.get("UNISCALE_FEATURES", PACKED / "features")),
@@ -145,9 +145,16 @@ def _json(body: dict[str, Any], status: int = 200, headers: Mapping[str, str] | 
     return Response(to_json(body), status, headers, media_type="application/json")  # five times as fast as json.dumps
 
 
-def _api_key(environment: Mapping[str, str]) -> str | None:
+def api_key(environment: Mapping[str, str]) -> str | None:
+    """The key that clients must send, None where there is none.
+
+    Raises:
+        ServingError: the file that should hold it is empty.
+    """
     if path := environment.get("UNISCALE_API_KEY_FILE"):
-        return Path(path).read_text().strip()
+        if not (key := Path(path).read_text().strip()):
+            raise ServingError(f"{path} is empty, and an empty key is everyone's: write the API key into it")
+        return key
     return environment.get("UNISCALE_API_KEY") or None
 
 

@@ -132,6 +132,18 @@ def test_off_loopback_a_key_is_asked_for_before_anything_starts(tmp_path, monkey
     assert not (tmp_path / "log").exists()
 
 
+def test_an_empty_key_is_no_key(tmp_path):
+    from serving.service import api_key
+
+    file = tmp_path / "key"
+    file.write_text("secret\n")
+    assert api_key({"UNISCALE_API_KEY_FILE": str(file)}) == "secret"
+    file.write_text("\n")
+    with pytest.raises(ServingError, match="is empty"):
+        api_key({"UNISCALE_API_KEY_FILE": str(file)})
+    assert api_key({"UNISCALE_API_KEY": ""}) is None
+
+
 def test_the_service_ends_with_the_process_that_started_it():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     stopped = threading.Event()
