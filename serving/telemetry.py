@@ -38,9 +38,6 @@ class Telemetry:
         self.unknown_items = Counter(
             "uniscale_unknown_items_total", "Candidates the catalogue does not have", registry=registry
         )
-        self.in_work = Gauge(
-            "uniscale_requests_in_work", "Requests in work", multiprocess_mode="livesum", registry=registry
-        )
         self.swaps = Counter(
             "uniscale_routing_changes_total",
             "Changes of the routing, accepted or refused",
