@@ -28,8 +28,8 @@ def page(loads: Sequence[Load], knee: float | None, p99_ms: float, candidates: i
     if len(measured) > 1:
         charts += chart("Latency (ms) by rate (requests a second)", by_rate)
     for one in loads:
-        slowest = ("slowest", [(second, most) for second, _, most in one.by_second])
-        median = ("median", [(second, middle) for second, middle, _ in one.by_second])
+        slowest: Line = ("slowest", [(second, most) for second, _, most in one.by_second])
+        median: Line = ("median", [(second, middle) for second, middle, _ in one.by_second])
         charts += chart(f"Latency (ms) by second, at {one.rate:g}/s", [slowest, median])
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Load</title>'
