@@ -214,8 +214,10 @@ def _hash(rows: Rows) -> int:
         rows.behaviour_ids,
         rows.behaviour_numbers,
         rows.behaviour_ts,
+        rows.behaviour_index,
         rows.candidate_ids,
         rows.candidate_numbers,
+        rows.item,
     ):
         digest.update(np.ascontiguousarray(values).tobytes())
     unsigned = digest.intdigest()

@@ -99,13 +99,18 @@ class Snapshot:
     """The current catalogue, reloaded on a thread of its own once it is older than `ttl_seconds`.
 
     A request never waits for a reload, and a reload that fails keeps the old catalogue and says why in `error`. `load`
-    is told which share of the time it may work: all of it before there are requests, `RELOAD_SHARE` beside them.
+    is told which share of the time it may work: all of it before there are requests, `RELOAD_SHARE` beside them;
+    `count` is told "done" or "failed" of each reload.
     """
 
     def __init__(
-        self, load: Callable[[float], Catalogue], ttl_seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        load: Callable[[float], Catalogue],
+        ttl_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        count: Callable[[str], None] = lambda outcome: None,
     ):
-        self._load, self._ttl_seconds, self._clock = load, ttl_seconds, clock
+        self._load, self._ttl_seconds, self._clock, self._count = load, ttl_seconds, clock, count
         self._reloading = threading.Lock()
         self.error: str | None = None
         self._catalogue = load(1.0)
@@ -126,8 +131,10 @@ class Snapshot:
         try:
             self._catalogue = self._load(RELOAD_SHARE)
             self.error = None
+            self._count("done")
         except Exception as error:  # whatever the store raises, an old catalogue is better than none
             self.error = f"{type(error).__name__}: {error}"
+            self._count("failed")
         finally:
             self._read = self._clock()
             self._reloading.release()

@@ -112,7 +112,11 @@ def load_ranker(
             serving.routing_poll_seconds,
             lambda outcome: telemetry.swaps.labels(outcome).inc(),
         ),
-        Snapshot(catalogue, serving.item_ttl_seconds),
+        Snapshot(
+            catalogue,
+            serving.item_ttl_seconds,
+            count=lambda outcome: telemetry.item_reloads.labels(outcome).inc(),
+        ),
         store,
         LogWriter(log, interval_seconds=serving.log_flush_seconds),
         telemetry,

@@ -44,6 +44,12 @@ class Telemetry:
             ["outcome"],
             registry=registry,
         )
+        self.item_reloads = Counter(
+            "uniscale_item_reloads_total",
+            "Reloads of the items' features, done or failed",
+            ["outcome"],
+            registry=registry,
+        )
         self.shadows = Counter(
             "uniscale_shadows_total", "Shadow scorings: scored, dropped or failed", ["outcome"], registry=registry
         )

@@ -1,6 +1,7 @@
 """Embeddings, quality, reference, history, and the alert rules over the gauges."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,11 +18,13 @@ from monitoring.drift_embeddings import embedding_drift, sampled_vectors
 from monitoring.drift_history import history, keep
 from monitoring.drift_rows import Batch, Column
 from monitoring.gauges import gauges, skew_gauges
+from serving.telemetry import Telemetry
 from tests.sample_folder import SPEC, write_samples
 from uniscale.config import load_config
 
 HOME = Path(monitoring.__file__).parent
 PROMTOOL = shutil.which("promtool")
+RULES = {group["name"]: group["rules"] for group in yaml.safe_load((HOME / "alerts.yaml").read_text())["groups"]}
 RESULT = {
     "columns": [
         {"domain": "search", "name": "item_price", "level": "candidate", "psi": 0.3, "js": 0.2, "drifted": True}
@@ -109,21 +112,46 @@ def test_skew_gauges_by_hand():
 
 
 def test_every_series_of_the_rules_and_of_the_dashboard_is_written():
-    text = gauges(RESULT, 0.0) + skew_gauges(SKEW)
+    text = gauges(RESULT, 0.0) + skew_gauges(SKEW) + Telemetry().exposition().decode()
     written = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
-    rules = yaml.safe_load((HOME / "alerts.yaml").read_text())["groups"][0]["rules"]
+    rules = [rule for group in RULES.values() for rule in group]
     panels = json.loads((HOME / "grafana.json").read_text())["panels"]
     asked = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
     for text in asked:
-        named = [word for word in text.replace("(", " ").replace(")", " ").split() if word.startswith("uniscale_")]
-        assert named and set(named) <= written, text
+        named = {name.removesuffix("_bucket") for name in re.findall(r"uniscale_\w+", text)}
+        assert named and named <= written, text
     assert all(rule["annotations"]["action"] for rule in rules)
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+def test_promtool_fires_each_rule_of_the_service_on_its_fault_and_none_on_quiet_counters(tmp_path):
+    """In a minute 60 answers; loud, 6 more by popularity, 6 refused, and one of each other thing to report."""
+    faults = {
+        'uniscale_answers_total{fallback="deadline"}': 6,
+        'uniscale_refusals_total{status="429"}': 6,
+        'uniscale_routing_changes_total{outcome="refused"}': 1,
+        'uniscale_item_reloads_total{outcome="failed"}': 1,
+        "uniscale_log_rows_dropped_total": 1,
+    }
+    tests = []
+    for loud in (1, 0):
+        slopes = {
+            'uniscale_answers_total{fallback="none"}': 60,
+            **{name: loud * slope for name, slope in faults.items()},
+        }
+        series = [{"series": name, "values": f"0+{slope}x60"} for name, slope in slopes.items()]
+        checks = []
+        for rule in RULES["uniscale-serving"]:
+            labels = ({"fallback": "deadline"} if "$labels.fallback" in str(rule) else {}) | rule["labels"]
+            fired = [{"exp_labels": labels, "exp_annotations": _filled(rule, labels)}] * loud
+            checks.append({"eval_time": "1h", "alertname": rule["alert"], "exp_alerts": fired})
+        tests.append({"interval": "1m", "input_series": series, "alert_rule_test": checks})
+    _promtool(tmp_path, tests)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
 def test_promtool_fires_each_rule_on_its_fault_and_none_on_quiet_gauges(tmp_path):
-    shutil.copy(HOME / "alerts.yaml", tmp_path / "alerts.yaml")
-    rules = {rule["alert"]: rule for rule in yaml.safe_load((HOME / "alerts.yaml").read_text())["groups"][0]["rules"]}
+    rules = {rule["alert"]: rule for rule in RULES["uniscale-monitoring"]}
     loud, quiet = gauges(RESULT, 0.0) + skew_gauges(SKEW), RESULT["columns"][0] | {"drifted": False}
     calm = gauges(
         RESULT
@@ -142,8 +170,13 @@ def test_promtool_fires_each_rule_on_its_fault_and_none_on_quiet_gauges(tmp_path
                 found["exp_annotations"] = _filled(rules[name], found["exp_labels"])
             checks.append({"eval_time": "72h", "alertname": name, "exp_alerts": expected})
         tests.append({"interval": "5m", "input_series": series, "alert_rule_test": checks})
-    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"rule_files": ["alerts.yaml"], "tests": tests}))
-    done = subprocess.run([PROMTOOL, "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    _promtool(tmp_path, tests)
+
+
+def _promtool(folder, tests):
+    shutil.copy(HOME / "alerts.yaml", folder / "alerts.yaml")
+    (folder / "test.yaml").write_text(yaml.safe_dump({"rule_files": ["alerts.yaml"], "tests": tests}))
+    done = subprocess.run([PROMTOOL, "test", "rules", "test.yaml"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

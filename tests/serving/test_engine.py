@@ -198,7 +198,7 @@ def test_context_values_hash_like_the_strings_of_the_logs(value, text):
 
 def test_snapshot_reloads_when_old_and_keeps_the_old_one_on_error(catalogue):
     """Alone at first, then at a share of the time that leaves the rest to requests."""
-    now, answers, shares = [0.0], [catalogue, RuntimeError("store is down"), "newer"], []
+    now, answers, shares, counted = [0.0], [catalogue, RuntimeError("store is down"), "newer"], [], []
 
     def load(share):
         shares.append(share)
@@ -207,7 +207,7 @@ def test_snapshot_reloads_when_old_and_keeps_the_old_one_on_error(catalogue):
             raise answer
         return answer
 
-    snapshot = Snapshot(load, ttl_seconds=10, clock=lambda: now[0])
+    snapshot = Snapshot(load, ttl_seconds=10, clock=lambda: now[0], count=counted.append)
     assert snapshot.get() is catalogue and len(answers) == 2
     for expected, error in ((catalogue, "RuntimeError: store is down"), ("newer", None)):
         now[0] += 11
@@ -215,4 +215,4 @@ def test_snapshot_reloads_when_old_and_keeps_the_old_one_on_error(catalogue):
         with snapshot._reloading:  # held by the reload until it is done
             pass
         assert snapshot.get() == expected and snapshot.error == error
-    assert shares == [1.0, RELOAD_SHARE, RELOAD_SHARE]
+    assert shares == [1.0, RELOAD_SHARE, RELOAD_SHARE] and counted == ["failed", "done"]
