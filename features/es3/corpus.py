@@ -3,6 +3,9 @@
 What was known at a moment is a prefix of that order: some full blocks of `BLOCK` queries and a part of the next. A full
 block is searched by an inverted file made of its own vectors alone, the part exactly. So no query typed later changes
 an answer, and a search costs at most `BLOCK` cosines and `PROBES` lists a full block.
+
+Queries of the same words in another order have the same vector but for the rounding of its sums, so the first typed of
+those nearest is found within that rounding: an answer is the same in whatever batch and on whatever machine.
 """
 
 from collections.abc import Iterator
@@ -15,6 +18,8 @@ from pyspark.sql import DataFrame
 
 BLOCK = 50_000  # queries, also what is encoded at a time
 PROBES = 16  # lists of an inverted file searched, of √BLOCK
+EQUAL = 1e-6  # cosines that differ by less are equal
+TIED = 32  # nearest queries of a full block among which the first typed is looked for
 
 
 def write_block(folder: Path, number: int, vectors: np.ndarray, first_asked: np.ndarray) -> None:
@@ -40,7 +45,7 @@ def nearest(folder: Path, titles: np.ndarray, asked: np.ndarray) -> tuple[np.nda
 
     Returns:
         cosine (n,), and row in the corpus (n,), -1 where nothing had been typed or no query is like the title at all
-        (a cosine above 0).
+        (a cosine above `EQUAL`).
     """
     times = [np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.times.npy"))]
     starts = np.array([block[0] for block in times if len(block)], np.int64)
@@ -48,20 +53,21 @@ def nearest(folder: Path, titles: np.ndarray, asked: np.ndarray) -> tuple[np.nda
     best, row = np.zeros(len(titles), np.float32), np.full(len(titles), -1)
 
     def offer(places: np.ndarray, cosine: np.ndarray, rows: np.ndarray) -> None:
-        better = (rows >= 0) & (cosine > best[places])
+        better = cosine > best[places] + EQUAL
         best[places[better]], row[places[better]] = cosine[better], rows[better]
 
     for number in range(int(partial.max(initial=-1)) + 1):
         first = number * BLOCK
         if len(whole := np.nonzero(partial > number)[0]):
             index = faiss.read_index(str(folder / f"{number:05d}.ivf"), faiss.IO_FLAG_MMAP)
-            cosine, rows = index.search(titles[whole], 1)
-            offer(whole, cosine[:, 0], np.where(rows[:, 0] < 0, -1, rows[:, 0] + first))
+            cosine, rows = index.search(titles[whole], TIED)  # (n, TIED), the nearest first
+            tied = cosine >= cosine[:, :1] - EQUAL
+            offer(whole, cosine[:, 0], np.where(tied, rows, BLOCK).min(axis=1) + first)
         vectors = np.load(folder / f"{number:05d}.vectors.npy", mmap_mode="r")
         for place in np.nonzero(partial == number)[0]:
-            known = int(np.searchsorted(times[number], asked[place]))
-            cosine, rows = faiss.knn(titles[[place]], vectors[:known], 1, metric=faiss.METRIC_INNER_PRODUCT)
-            offer(np.array([place]), cosine[0], rows[0] + first)
+            cosine = vectors[: np.searchsorted(times[number], asked[place])] @ titles[place]
+            highest = cosine.max()
+            offer(np.array([place]), np.array([highest]), np.array([np.argmax(cosine >= highest - EQUAL) + first]))
     return best, row
 
 

@@ -69,6 +69,20 @@ def test_full_blocks_are_searched_by_lists_and_still_find_the_nearest(tmp_path, 
     assert corpus.nearest(folder, vectors[some], np.full(50, 2000))[1].tolist() == some.tolist()
 
 
+@pytest.mark.parametrize("block", [8, 1000])
+def test_of_queries_equal_but_for_rounding_the_first_typed_is_found(tmp_path, monkeypatch, block):
+    """In full blocks, in the one that the moment cuts, and across both: the words of a query in 40 orders."""
+    monkeypatch.setattr(corpus, "BLOCK", block)
+    monkeypatch.setattr(corpus, "PROBES", 1000)
+    title = unit(1)
+    near = np.tile(title, (40, 1)) * (1 + np.random.default_rng(0).uniform(-2e-7, 2e-7, (40, 1)))
+    vectors = np.concatenate([unit(3, seed=2), near.astype(np.float32)])
+    assert len(np.unique(vectors[3:] @ title[0])) > 1
+    folder = write(tmp_path, vectors, np.arange(43))
+    asked = np.arange(4, 44)
+    assert corpus.nearest(folder, np.tile(title, (40, 1)), asked)[1].tolist() == [3] * 40
+
+
 def test_queries_are_encoded_a_block_at_a_time_and_keep_their_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "BLOCK", 4)
     queries = [f"query {chr(97 + k)}{chr(97 + k)}" for k in range(10)]
