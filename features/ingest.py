@@ -59,9 +59,7 @@ def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
                 )
             judge(connection, table, description, config)
             if table.name == "candidates":
-                leave_out(connection)
-                kept = "SELECT coalesce(sum(len(item_ids)), 0) FROM judged_candidates WHERE reason IS NULL"
-                report["tables"][LISTED] = _counts(connection, LISTED, int(connection.execute(kept).fetchall()[0][0]))
+                report["tables"][LISTED] = _counts(connection, LISTED, valid=leave_out(connection))
             report["tables"][table.name] = _counts(connection, table.name)
             progress.advance(note=table.name)
         report["requests_by_day"] = _requests_by_day(connection)

@@ -185,16 +185,21 @@ SHORTENED = """
     WHERE judged_candidates.request_id = bad.request_id AND reason IS NULL"""
 
 
-def leave_out(connection: duckdb.DuckDBPyConnection) -> None:
+def leave_out(connection: duckdb.DuckDBPyConnection) -> int:
     """Create `judged_listed_items`, items that valid candidate lists may not name, and take them out of their lists.
 
     A bad item is in many lists, so a list goes on without it; one that names no other is refused.
+
+    Returns:
+        Listed items that stay.
     """
     connection.execute(REFUSED)
     connection.execute(SHORTENED)
     connection.execute("""
         UPDATE judged_candidates SET reason = 'lists no valid item'
         WHERE item_ids = [] AND reason IS NULL AND request_id IN (SELECT request_id FROM judged_listed_items)""")
+    stay = "SELECT coalesce(sum(len(item_ids)), 0) FROM judged_candidates WHERE reason IS NULL"
+    return int(connection.execute(stay).fetchall()[0][0])
 
 
 def _first(rules: Sequence[Rule]) -> str:
