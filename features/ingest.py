@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.sql import connect, quoted, text
-from features.validity import SQL_TYPES, accepts, declared_columns, judge
+from features.validity import SQL_TYPES, accepts, declared_columns, judge, leave_out
 from uniscale.artifacts import atomic_folder, write_json
 from uniscale.errors import DataError
 from uniscale.logs import TABLES, TIMESTAMP, LogDescription, Table
@@ -24,6 +24,7 @@ from uniscale.sections import IngestConfig
 
 MEMORY_LIMIT = "2GB"
 GROUP_ROWS = 100_000  # of a Parquet row group
+LISTED = "listed_items"  # items of valid candidate lists, judged one by one
 
 
 def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
@@ -34,8 +35,9 @@ def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
     row as it was, where a value could not be cast); `report.json`. A simulation's `truth/` stays behind.
 
     Returns:
-        What `report.json` holds: `tables` (name -> rows_in, rows_out, quarantined, reasons), `requests_by_day` and
-        `warnings` (empty days and domains, tasks without events, items without embedding or title, dropped columns).
+        What `report.json` holds: `tables` (name -> rows_in, rows_out, quarantined, reasons; `listed_items` are those of
+        valid candidate lists), `requests_by_day` and `warnings` (empty days and domains, tasks without events, items
+        without embedding or title, dropped columns).
 
     Raises:
         DataError: no description, a required table or column missing, a column of another type, an unreadable file, no
@@ -56,7 +58,9 @@ def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
                     f"{table.name}: dropped columns {dropped}, which description.json does not name"
                 )
             judge(connection, table, description, config)
-            report["tables"][table.name] = _counts(connection, table)
+            if table.name == "candidates":
+                report["tables"][LISTED] = _counts(connection, LISTED, valid=leave_out(connection))
+            report["tables"][table.name] = _counts(connection, table.name)
             progress.advance(note=table.name)
         report["requests_by_day"] = _requests_by_day(connection)
         report["warnings"] += _warnings(connection, description, report["requests_by_day"])
@@ -139,10 +143,11 @@ def _load(connection: duckdb.DuckDBPyConnection, logs: Path, table: Table, descr
     return sorted(set(found) - {column.name for column in columns})
 
 
-def _counts(connection: duckdb.DuckDBPyConnection, table: Table) -> dict[str, Any]:
-    rows = connection.execute(f"SELECT reason, count(*) FROM judged_{table.name} GROUP BY 1 ORDER BY 1").fetchall()
+def _counts(connection: duckdb.DuckDBPyConnection, name: str, valid: int = 0) -> dict[str, Any]:
+    """Counts of `judged_<name>`, and of so many `valid` rows that are not in it."""
+    rows = connection.execute(f"SELECT reason, count(*) FROM judged_{name} GROUP BY 1 ORDER BY 1").fetchall()
     reasons = {reason: count for reason, count in rows if reason is not None}
-    rows_in, quarantined = sum(count for _, count in rows), sum(reasons.values())
+    rows_in, quarantined = valid + sum(count for _, count in rows), sum(reasons.values())
     return {"rows_in": rows_in, "rows_out": rows_in - quarantined, "quarantined": quarantined, "reasons": reasons}
 
 

@@ -123,7 +123,6 @@ def judge(
             rules.append((absent, f"refers to unknown {column.refers_to}"))
             rules.append((f"NOT {alias}.valid", f"refers to a quarantined row of {other}"))
     rules += LAWS.get(table.name, [])
-    joins += WORST_LISTED if table.name == "candidates" else ""
     own = {"requests": "raw.ts", "events": "raw.ts", "candidates": "to_requests.ts", "exposures": "to_requests.ts"}
     day = f"CAST({own[table.name]} AS DATE)" if table.by_day else "NULL"
     columns = ", ".join(f"raw.{quoted(column.name)}" for column in declared_columns(table, description))
@@ -158,7 +157,6 @@ KNOWN = {
 }
 # Rules between tables, once the references hold.
 LAWS: dict[str, list[Rule]] = {
-    "candidates": [("worst.row IS NOT NULL", "lists an unknown or quarantined item, or one before its first version")],
     "exposures": [
         ("raw.ts < to_requests.ts", "shown before its request"),
         ("raw.ts < to_items.valid_from", "shown before the item's first version"),
@@ -169,14 +167,39 @@ LAWS: dict[str, list[Rule]] = {
         ("raw.ts < to_items.valid_from", "happened before the item's first version"),
     ],
 }
-WORST_LISTED = """
-    LEFT JOIN (
-        SELECT DISTINCT listed.row FROM (
-            SELECT rowid AS row, request_id, unnest(item_ids) AS item_id FROM raw_candidates
-        ) listed
-        LEFT JOIN known_items USING (item_id) LEFT JOIN known_requests r USING (request_id)
-        WHERE NOT coalesce(known_items.valid, false) OR known_items.valid_from > r.ts
-    ) worst ON raw.row = worst.row"""
+# The items of valid candidate lists that no request may use, with the reason.
+REFUSED = """
+    CREATE TABLE judged_listed_items AS
+    SELECT request_id, item_id, listed.day, CASE
+        WHEN i.valid IS NULL THEN 'refers to unknown items.item_id'
+        WHEN NOT i.valid THEN 'refers to a quarantined row of items'
+        WHEN i.valid_from > r.ts THEN 'listed before the item''s first version' END AS reason
+    FROM (SELECT request_id, day, unnest(item_ids) AS item_id FROM judged_candidates WHERE reason IS NULL) listed
+    LEFT JOIN known_items i USING (item_id) LEFT JOIN known_requests r USING (request_id)
+    WHERE reason IS NOT NULL"""
+SHORTENED = """
+    UPDATE judged_candidates SET
+        item_ids = list_filter(item_ids, lambda item: NOT list_contains(refused, item)),
+        scores = list_filter(scores, lambda score, place: NOT list_contains(refused, item_ids[place]))
+    FROM (SELECT request_id, list(item_id) AS refused FROM judged_listed_items GROUP BY request_id) bad
+    WHERE judged_candidates.request_id = bad.request_id AND reason IS NULL"""
+
+
+def leave_out(connection: duckdb.DuckDBPyConnection) -> int:
+    """Create `judged_listed_items`, items that valid candidate lists may not name, and take them out of their lists.
+
+    A bad item is in many lists, so a list goes on without it; one that names no other is refused.
+
+    Returns:
+        Listed items that stay.
+    """
+    connection.execute(REFUSED)
+    connection.execute(SHORTENED)
+    connection.execute("""
+        UPDATE judged_candidates SET reason = 'lists no valid item'
+        WHERE item_ids = [] AND reason IS NULL AND request_id IN (SELECT request_id FROM judged_listed_items)""")
+    stay = "SELECT coalesce(sum(len(item_ids)), 0) FROM judged_candidates WHERE reason IS NULL"
+    return int(connection.execute(stay).fetchall()[0][0])
 
 
 def _first(rules: Sequence[Rule]) -> str:

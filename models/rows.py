@@ -196,10 +196,10 @@ def rows_from_arrow(table: pa.Table, spec: SampleSpec, keys: tuple[str, ...] = (
     Raises:
         DataError: a column is missing, lists of one row differ in length, or a behaviour is later than its request.
     """
-    lengths = _lengths(table, "item")
+    lengths = _lengths(_column(table, "item"))
     # A model that reads no behaviour has no history, whatever the samples hold.
     has_history = bool(spec.select("behaviour"))
-    behaviour_lengths = _lengths(table, "behaviour_index") if has_history else np.zeros_like(lengths)
+    behaviour_lengths = _lengths(_column(table, "behaviour_index")) if has_history else np.zeros_like(lengths)
     columns: dict[str, NDArray] = {name: np.zeros(0, np.int64) for name in ("behaviour_index", "behaviour_ts")}
     for feature in spec.features:
         expected = {"request": None, "candidate": lengths, "behaviour": behaviour_lengths}[feature.level]
@@ -217,7 +217,7 @@ def rows_from_arrow(table: pa.Table, spec: SampleSpec, keys: tuple[str, ...] = (
         if spec.text_dim
         else np.zeros((table.num_rows, 0), np.float32)
     )
-    scenario_lengths = _lengths(table, "scenarios")
+    scenario_lengths = _lengths(_column(table, "scenarios"))
     scenarios = np.zeros((table.num_rows, len(spec.scenarios)), np.float32)
     scenarios[np.repeat(np.arange(table.num_rows), scenario_lengths), _values(table, "scenarios", None)] = 1.0
     columns["scenarios"] = scenarios
@@ -243,13 +243,13 @@ def _column(table: pa.Table, name: str) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _lengths(table: pa.Table, name: str) -> NDArray[np.int64]:
-    return pc.list_value_length(_column(table, name)).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+def _lengths(lists: pa.Array) -> NDArray[np.int64]:
+    return pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _values(table: pa.Table, name: str, expected: NDArray[np.int64] | None) -> NDArray:
     column = _column(table, name)
-    if expected is not None and not np.array_equal(_lengths(table, name), expected):
+    if expected is not None and not np.array_equal(_lengths(column), expected):
         raise DataError(f"the lists of {name} differ in length from the other lists of their rows")
     if pa.types.is_list(column.type):
         column = column.flatten()

@@ -54,19 +54,19 @@ def materialise(features: Path, config: FeatureConfig, as_of: datetime, known_un
     return store
 
 
-def apply(features: Path, tables: Path, config: FeatureConfig, *instants: datetime) -> FeatureStore:
+def apply(features: Path, tables: Path, config: FeatureConfig, as_of: datetime, known_until: datetime) -> FeatureStore:
     """Write `store/`'s settings, and into its registry the definitions, whose sources lie in the folder `tables`.
 
     Args:
         features: FEATURES folder.
         tables: where its tables will lie.
         config: which stores.
-        instants: those that `materialise` fills the online store to.
+        as_of, known_until: the instants that `materialise` fills the online store to.
     """
     folder = Path(features) / "store"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(
-        yaml.safe_dump(_settings(config, folder.parent / "tables", instants), sort_keys=False)
+        yaml.safe_dump(_settings(config, folder.parent / "tables", (as_of, known_until)), sort_keys=False)
     )
     store = open_online(features)
     with _quiet():

@@ -1,6 +1,5 @@
 """The same rows from threads, a local cluster, two workers of a master, one killed, Connect, and spark-submit."""
 
-import importlib.util
 import os
 import signal
 import socket
@@ -126,7 +125,6 @@ def test_a_worker_killed_midway_changes_no_row(market, environment, expected, cl
     assert rows_of(job, tmp_path / "samples") == expected
 
 
-@pytest.mark.skipif(importlib.util.find_spec("grpc") is None, reason="needs the extra `connect`")
 def test_spark_connect_gives_the_rows_of_threads(market, environment, expected, tmp_path):
     port = free_port()
     server = [str(SPARK / "bin" / "spark-submit"), "--master", "local[2]", "--driver-memory", "1g"]

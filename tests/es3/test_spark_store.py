@@ -11,7 +11,7 @@ from benchmarks.es3 import digest, read_rows
 from features.es3.build import build_samples
 from features.store.repository import apply
 from features.store.retrieval import item_day_features, query_day_features, request_features
-from tests.es3.conftest import CONFIG
+from tests.es3.conftest import CONFIG, MIDNIGHT
 from uniscale.logs import TIMESTAMP
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.xdist_group("spark")]
@@ -27,7 +27,8 @@ def features(market, tmp_path_factory):
     """The market's features, whose offline store is Spark in place of DuckDB."""
     folder = tmp_path_factory.mktemp("spark") / "features"
     shutil.copytree(market / "features", folder)
-    apply(folder, folder / "tables", CONFIG.features.model_copy(update={"offline_store": "spark"}))
+    on_spark = CONFIG.features.model_copy(update={"offline_store": "spark"})
+    apply(folder, folder / "tables", on_spark, MIDNIGHT, MIDNIGHT)
     return folder
 
 

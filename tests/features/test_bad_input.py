@@ -4,9 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import duckdb
 import pytest
 
 from features.check import check_logs
@@ -16,11 +14,14 @@ from tests.features.log_folder import DESCRIPTION, FIRST_DAY, random_logs
 from uniscale.config import load_config
 from uniscale.errors import DataError
 from uniscale.logs import TABLES
+from uniscale.samples import Sampling
 from uniscale.sections import IngestConfig
 
 RULES = IngestConfig(max_quarantine_share=0.2, max_query_length=256)
 EVERY = 100  # one row in so many is corrupt
 SHIFTED, REPEATED = 6, 9  # days after the first
+OF_CORRUPT = "refers to a quarantined row of items"
+CORRUPT, BLANK = "i6", ("i3", "i4")  # items: one whose only version is refused, two without embedding
 
 
 def day_of(row):
@@ -38,13 +39,17 @@ def spoilt():
     for row in logs.events:
         row["user_id"] = owner[row["request_id"]]["user_id"]
     for row in logs.items:
-        if row["item_id"] in ("i3", "i4"):
+        if row["item_id"] in BLANK:
             row["embedding"] = None
-    reasons = {name: Counter() for name in TABLES}
+        if row["item_id"] == CORRUPT:
+            row["price"] = -1.0
+    reasons = {name: Counter() for name in (*TABLES, "listed_items")}
+    reasons["items"]["price is below 0"] = 1
+    reasons["listed_items"][OF_CORRUPT] = sum(CORRUPT in row["item_ids"] for row in logs.candidates)
     for number, row in enumerate(logs.events):
         if day_of(row) == SHIFTED and number % EVERY:  # written in local time, eight hours behind
             row["ts"] -= timedelta(hours=8)
-            reasons["events"]["happened before its request"] += 1
+            reasons["events"]["happened before its request"] += row["item_id"] != CORRUPT
     for name, fault, reason in (
         ("events", {"user_id": None}, "user_id is null"),
         ("exposures", {"position": 0}, "position is below 1"),
@@ -53,7 +58,10 @@ def spoilt():
             row.update(fault)
             reasons[name][reason] += 1
     logs.events += [dict(row) for row in logs.events if day_of(row) == REPEATED and row["user_id"] is not None]
-    reasons["events"]["duplicate of event_id"] = len(logs.events) - len({row["event_id"] for row in logs.events})
+    known = [row["event_id"] for row in logs.events if row["item_id"] != CORRUPT]
+    reasons["events"]["duplicate of event_id"] = len(known) - len(set(known))
+    for name, field in (("events", "user_id"), ("exposures", "position")):
+        reasons[name][OF_CORRUPT] = sum(row["item_id"] == CORRUPT and bool(row[field]) for row in getattr(logs, name))
     again = [dict(row) for row in logs.requests if day_of(row) == REPEATED]
     logs.requests += again
     reasons["requests"]["duplicate of request_id"] = len(again)
@@ -72,7 +80,8 @@ def test_every_fault_is_counted_and_the_totals_add_up(spoilt, tmp_path):
     assert sum(reasons["events"].values()) > len(logs.events) / 20
     for name, counts in report["tables"].items():
         assert counts["reasons"] == dict(reasons[name])
-        assert counts["rows_in"] == len(getattr(logs, name)) == counts["rows_out"] + counts["quarantined"]
+        rows = sum(len(row["item_ids"]) for row in logs.candidates) if name not in TABLES else len(getattr(logs, name))
+        assert counts["rows_in"] == rows == counts["rows_out"] + counts["quarantined"]
     assert "no row of requests has domain ads" in report["warnings"]
 
 
@@ -99,15 +108,54 @@ def test_the_rest_becomes_samples(spoilt, spark, tmp_path):
     from features.es3.build import build_samples
 
     config = load_config(overrides=SMALL)
-    ingest(RULES, spoilt[0].write(tmp_path / "logs"), tmp_path / "clean")
-    build_features(config, tmp_path / "clean", tmp_path / "features")
-    manifest = build_samples(config, tmp_path / "clean", tmp_path / "features", tmp_path / "samples", spark)
-    found = manifest["search_requests"]
-    assert found["logged"] == sum(found[part] for part in ("warm_up", "immature", "without_exposures", "written")) > 0
-    for task in manifest["events"].values():
-        for side in (task["in_domain"], task["cross_domain"]):
+    clean, samples = tmp_path / "clean", tmp_path / "samples"
+    ingested = ingest(RULES, spoilt[0].write(tmp_path / "logs"), clean)
+    build_features(config, clean, tmp_path / "features")
+    manifest = build_samples(config, clean, tmp_path / "features", samples, spark)
+    assert manifest["quarantine"] == ingested and "no row of requests has domain ads" in ingested["warnings"]
+
+    def ask(query):
+        views = [("log_" + name, clean / name / "*" / "*.parquet") for name in ("requests", "exposures", "events")]
+        views += [("rows", samples / "rows" / "*" / "*" / "*.parquet"), ("items", samples / "items.parquet")]
+        with duckdb.connect() as connection:
+            for name, files in views:
+                connection.execute(f"CREATE VIEW {name} AS FROM read_parquet('{files}', hive_partitioning = true)")
+            shown = "SELECT *, unnest(item) AS i, unnest(sampling) AS kind FROM rows"
+            connection.execute(f"CREATE VIEW shown AS SELECT * FROM ({shown}) JOIN items ON i = items.index")
+            return connection.execute(query).fetchall()
+
+    searches = manifest["search_requests"]
+    assert (
+        searches["logged"]
+        == sum(searches[part] for part in ("warm_up", "immature", "without_exposures", "written"))
+        == ask("SELECT count(*) FROM log_requests WHERE domain = 'search'")[0][0]
+        > 0
+    )
+    written = "day IN (SELECT DISTINCT day FROM rows)"
+    for task, kind in DESCRIPTION.tasks.items():
+        sides = [manifest["events"][task][side] for side in ("in_domain", "cross_domain")]
+        for side in sides:
             assert side["events"] == sum(n for name, n in side.items() if name != "events")
-    assert manifest["searchification"]["without_similar_negative"] > 0
-    items = pq.read_table(tmp_path / "samples" / "items.parquet")
-    blank = items.filter(pc.is_in(items["item_id"], pa.array(["i3", "i4"])))
-    assert {value for vector in blank["content"].to_pylist() for value in vector} == {0.0}
+        logged = ask(f"SELECT count(*) FROM log_events WHERE type = '{kind}' AND {written}")[0][0]
+        assert sum(side["events"] for side in sides) == logged
+    counted = [domain for split in manifest["rows"].values() for domain in split.values()]
+    totals = [tuple(sum(counts[name] for counts in counted) for name in ("requests", "samples"))]
+    assert ask("SELECT count(*), sum(len(item)) FROM rows") == totals and manifest["rows"]["train"].keys() == {
+        "search", "recommendation",
+    }  # fmt: skip
+
+    kinds = dict(ask("SELECT kind, count(*) FROM shown WHERE domain = 'search' GROUP BY 1"))
+    asked = ask("SELECT count(*) FROM log_exposures SEMI JOIN (FROM rows WHERE query_rule = 0) USING (request_id)")[0][
+        0
+    ]
+    assert kinds[Sampling.EXPOSED] == asked
+    wanted = config.samples.unexposed_per_exposed * asked
+    assert kinds[Sampling.UNEXPOSED] + searches["unexposed_short"] == wanted
+
+    assert ask(f"SELECT count(*) FROM items WHERE item_id = '{CORRUPT}'") == [(0,)]
+    of_blank = f"FROM shown WHERE item_id IN {BLANK}"
+    blank = dict(ask(f"SELECT kind, count(*) {of_blank} GROUP BY 1"))
+    assert blank.keys() == {Sampling.EXPOSED, Sampling.UNEXPOSED, Sampling.PSEUDO_POSITIVE}  # like nothing, yet there
+    assert ask(f"SELECT max(len(item)) {of_blank} AND kind = {Sampling.PSEUDO_POSITIVE:d}") == [(1,)]
+    heavy = ask("SELECT max(len(behaviour_index)), count(*) FROM rows WHERE user_id = 'u0'")[0]
+    assert heavy[0] == config.features.max_behaviours and heavy[1] > len(spoilt[0].requests) / 20

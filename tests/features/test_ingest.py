@@ -65,7 +65,6 @@ BREAKS = {  # what is done to the logs -> table, reason
     "position zero": ("exposures", "position is below 1"),
     "shown early": ("exposures", "shown before its request"),
     "shown twice": ("exposures", "duplicate of request_id, item_id"),
-    "unknown candidate": ("candidates", "lists an unknown or quarantined item, or one before its first version"),
     "candidate twice": ("candidates", "item_ids repeats an item"),
     "score missing": ("candidates", "scores and item_ids differ in length"),
     "duplicate event": ("events", "duplicate of event_id"),
@@ -82,7 +81,6 @@ def spoil(logs, what, number=0):
     if name == "candidates":
         row = logs.candidates[number]
         changes = {
-            "unknown candidate": {"item_ids": [*row["item_ids"][:-1], "nothing"]},
             "candidate twice": {"item_ids": [*row["item_ids"][:-1], row["item_ids"][0]]},
             "score missing": {"scores": row["scores"][1:]},
         }
@@ -127,8 +125,8 @@ def test_every_broken_row_is_quarantined_with_its_reason_and_the_totals_add_up(t
     for number, what in enumerate(BREAKS):
         spoil(logs, what, number)
     report = run(logs, tmp_path)
-    for name, counts in report["tables"].items():
-        expected = {reason: 1 for broken, reason in BREAKS.values() if broken == name}
+    for name in TABLES:
+        counts, expected = report["tables"][name], {reason: 1 for broken, reason in BREAKS.values() if broken == name}
         assert counts["reasons"] == expected
         assert counts["rows_in"] == len(getattr(logs, name)) == counts["rows_out"] + counts["quarantined"]
         assert counts["quarantined"] == len(expected)
@@ -157,6 +155,33 @@ def test_what_refers_to_a_quarantined_row_follows_it(tmp_path):
         assert report["tables"][name]["reasons"] == reasons
         assert report["tables"][name]["rows_out"] == len(getattr(logs, name)) - followers
     assert report["tables"]["exposures"]["quarantined"] == 5
+
+
+def test_a_listed_item_that_is_refused_leaves_its_list_and_the_list_goes_on(tmp_path):
+    logs = small()
+    one, other, lone = logs.candidates[:3]
+    bad = {"price": (one, {"price": -1.0}), "future": (other, {"valid_from": FIRST_DAY + timedelta(days=99)})}
+    for name, (row, fault) in bad.items():
+        logs.items.append({**logs.items[0], "item_id": name, **fault})
+        row["item_ids"], row["scores"] = [name, *row["item_ids"]], [0.5, *row["scores"]]
+    one["item_ids"][-1] = "nothing"
+    lone["item_ids"], lone["scores"] = ["nowhere"], None
+    report = run(logs, tmp_path)
+    assert report["tables"]["candidates"]["reasons"] == {"lists no valid item": 1}
+    found = report["tables"]["listed_items"]
+    assert found["reasons"] == {
+        "refers to unknown items.item_id": 2,
+        "refers to a quarantined row of items": 1,
+        "listed before the item's first version": 1,
+    }
+    clean = {row["request_id"]: row for row in read(tmp_path / "clean", "candidates").to_pylist()}
+    assert found["rows_in"] == sum(len(row["item_ids"]) for row in logs.candidates) == found["rows_out"] + 4
+    assert found["rows_out"] == sum(len(row["item_ids"]) for row in clean.values())
+    assert clean[one["request_id"]]["item_ids"] == one["item_ids"][1:-1]
+    assert clean[one["request_id"]]["scores"] == pytest.approx(one["scores"][1:-1])
+    assert clean[other["request_id"]]["item_ids"] == other["item_ids"][1:] and lone["request_id"] not in clean
+    refused = pq.read_table(tmp_path / "clean" / "quarantine" / "listed_items.parquet")
+    assert sorted(refused["item_id"].to_pylist()) == ["future", "nothing", "nowhere", "price"]
 
 
 def test_too_large_a_share_stops_the_run_and_keeps_the_evidence(tmp_path):
