@@ -29,12 +29,12 @@ from scipy.stats import spearmanr
 
 from benchmarks.listwise import rows_of, spec_of, vectors_of
 from models.batches import Batch, to_batch
+from models.curves import page
 from models.onetrans_cache import OneTransCache
 from models.ranking import RankingModel
 from models.rows import Rows
 from models.zoo import build_model
 from serving.engine import events_of
-from serving.load_page import STYLE, chart
 from serving.served_model import ServedModel
 from serving.user_states import History, UserStates
 from uniscale.config import load_config
@@ -129,7 +129,6 @@ def between(options: argparse.Namespace, half: bool) -> dict[str, Any]:
 
 def swept(options: argparse.Namespace) -> str:
     """A page with time against behaviours and against candidates; the points are printed too."""
-    charts = ""
     sizes = [(length, options.candidates) for length in SWEPT_BEHAVIOURS]
     sizes += [(options.behaviours, count) for count in SWEPT_CANDIDATES]
     points = []
@@ -149,10 +148,11 @@ def swept(options: argparse.Namespace) -> str:
         print(json.dumps(point), flush=True)
         points.append(point)
     split = len(SWEPT_BEHAVIOURS)
+    charts = []
     for axis, part in (("behaviours", points[:split]), ("candidates", points[split:])):
-        lines = [(name, [(p[axis], p[f"{name}_ms"]) for p in part]) for name in ("all", "returning")]
-        charts += chart(f"Milliseconds a request by {axis}", lines)
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>OneTrans</title><style>{STYLE}</style>{charts}'
+        lines = {name: [(p[axis], p[f"{name}_ms"]) for p in part] for name in ("all", "returning")}
+        charts.append((f"Milliseconds a request by {axis}", axis, lines))
+    return page("OneTrans", charts)
 
 
 def _asked(rows: Rows, user: str, first: int, last: int) -> tuple[Batch, History]:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from html import escape
+from itertools import cycle
 
 WIDTH, HEIGHT, MARGIN = 640, 260, 48
-COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700")
+COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8a3fb0", "#b03060", "#007a7a", "#777")
+DOTS = 50  # points of a line from which they are no longer marked
 
 Series = dict[str, list[tuple[float, float]]]  # name -> points (x, y)
 
@@ -24,12 +26,13 @@ def page(title: str, charts: Sequence[tuple[str, str, Series]], more: str = "") 
     return f"{head}<h1>{escape(title)}</h1>\n{drawn}\n{more}\n"
 
 
-def chart(series: Series, x_label: str) -> str:
-    """One SVG line chart; a series of one point is drawn as a dot."""
+def chart(series: Series, x_label: str, lowest: float | None = None) -> str:
+    """One SVG line chart and its legend; a series of one point is a dot; y begins at `lowest`, its least if None."""
     points = [point for line in series.values() for point in line]
     if not points:
         return "<p>no points</p>"
     (left, right), (low, high) = (_range([p[axis] for p in points]) for axis in (0, 1))
+    low = low if lowest is None else lowest
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = MARGIN + (x - left) / (right - left) * (WIDTH - 2 * MARGIN)
@@ -43,15 +46,15 @@ def chart(series: Series, x_label: str) -> str:
         parts.append(f'<text x="{MARGIN - 6}" y="{up + 4}" text-anchor="end">{y:.4g}</text>')
         parts.append(f'<text x="{across}" y="{HEIGHT - MARGIN + 16}" text-anchor="middle">{x:.6g}</text>')
     parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(x_label)}</text>')
-    for number, (name, line) in enumerate(series.items()):
-        colour = COLOURS[number % len(COLOURS)]
+    for line, colour in zip(series.values(), cycle(COLOURS), strict=False):
         placed = [place(x, y) for x, y in line]
         path = " ".join(f"{x},{y}" for x, y in placed)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        parts += [f'<circle cx="{x}" cy="{y}" r="2" fill="{colour}"/>' for x, y in placed]
-        at = f'x="{WIDTH - MARGIN}" y="{16 + 14 * number}" text-anchor="end"'
-        parts.append(f'<text {at} style="fill:{colour};opacity:1">{escape(name)}</text>')
-    return "".join([*parts, "</svg>"])
+        if len(placed) < DOTS:
+            parts += [f'<circle cx="{x}" cy="{y}" r="2" fill="{colour}"/>' for x, y in placed]
+    colours = zip(series, cycle(COLOURS), strict=False)
+    legend = " · ".join(f'<span style="color:{colour}">{escape(name)}</span>' for name, colour in colours)
+    return "".join([*parts, f"</svg><p>{legend}</p>"])
 
 
 def _range(values: list[float]) -> tuple[float, float]:
