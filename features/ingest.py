@@ -24,6 +24,7 @@ from uniscale.sections import IngestConfig
 
 MEMORY_LIMIT = "2GB"
 GROUP_ROWS = 100_000  # of a Parquet row group
+ENOUGH_EVENTS, FAR = 20, 10  # of a day for its median; median absolute deviations from the other days' median
 LISTED = "listed_items"  # items of valid candidate lists, judged one by one
 
 
@@ -37,7 +38,7 @@ def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
     Returns:
         What `report.json` holds: `tables` (name -> rows_in, rows_out, quarantined, reasons; `listed_items` are those of
         valid candidate lists), `requests_by_day` and `warnings` (empty days and domains, tasks without events, items
-        without embedding or title, dropped columns).
+        without embedding or title, shifted days, dropped columns).
 
     Raises:
         DataError: no description, a required table or column missing, a column of another type, an unreadable file, no
@@ -183,7 +184,29 @@ def _warnings(connection: duckdb.DuckDBPyConnection, description: LogDescription
         SELECT count(*) FROM judged_events e ANTI JOIN judged_exposures x
         ON e.request_id = x.request_id AND e.item_id = x.item_id AND x.reason IS NULL
         WHERE e.reason IS NULL AND e.request_id IS NOT NULL""").fetchall()[0][0]
+    found += _shifted_days(connection, next(iter(description.tasks.values())))
     return [*found, f"{unseen} events name a request that did not show their item"] if unseen else found
+
+
+def _shifted_days(connection: duckdb.DuckDBPyConnection, event: str) -> list[str]:
+    """Days whose events of a type follow their requests by hours more or less than on other days.
+
+    By the medians of days with enough of them, beyond an hour and what medians of days differ by anyway.
+    """
+    delayed = f"""
+        WITH delays AS (
+            SELECT CAST(r.ts AS DATE) AS day, median(epoch(e.ts) - epoch(r.ts)) / 3600 AS hours
+            FROM judged_events e JOIN judged_requests r USING (request_id)
+            WHERE e.reason IS NULL AND r.reason IS NULL AND e.type = $event
+            GROUP BY 1 HAVING count(*) >= {ENOUGH_EVENTS}
+        ), usual AS (SELECT median(hours) AS hours, mad(hours) AS spread FROM delays)
+        SELECT strftime(day, '%Y-%m-%d'), delays.hours, usual.hours FROM delays, usual
+        WHERE abs(delays.hours - usual.hours) > greatest(1, {FAR} * spread) ORDER BY day"""
+    return [
+        f"{event} events of {day} follow their requests by {hours:.1f} h, those of other days by {usual:.1f} h: were "
+        "they written in another time zone?"
+        for day, hours, usual in connection.execute(delayed, {"event": event}).fetchall()
+    ]
 
 
 def rejection(config: IngestConfig, report: dict[str, Any]) -> str:

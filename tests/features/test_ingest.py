@@ -1,5 +1,6 @@
 """Ingest: every broken rule ends in quarantine with its reason, nothing is lost, and what cannot be mended says why."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -314,6 +315,18 @@ def test_an_empty_day_and_an_empty_domain_are_reported(tmp_path):
         setattr(logs, name, [row for row in getattr(logs, name) if row["request_id"] not in gone])
     report = run(logs, tmp_path)
     assert report["warnings"] == ["no request on 2026-01-07", "no row of requests has domain recommendation"]
+
+
+def test_a_day_whose_events_are_hours_late_is_reported(tmp_path):
+    """No rule forbids it: a click may follow its request by eight hours, but not all clicks of one day alone."""
+    logs = random_logs(requests=1000)
+    asked = {row["request_id"]: row["ts"].date() for row in logs.requests}
+    shifted = (FIRST_DAY + timedelta(days=6)).date()
+    for row in logs.events:
+        if row["type"] == "click" and asked.get(row["request_id"]) == shifted:
+            row["ts"] += timedelta(hours=8)
+    (warning,) = run(logs, tmp_path)["warnings"]
+    assert re.fullmatch(r"click events of 2026-01-11 follow their requests by 8\.\d h, .* another time zone\?", warning)
 
 
 def test_no_valid_request_stops_the_run(tmp_path):
