@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
+from bentoml import get_current_service
+from bentoml.exceptions import BentoMLException
 from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.responses import Response
@@ -64,6 +66,8 @@ class RankingService:
             Path(routing) if routing else None,
         )
         self.max_body_bytes = self.ranker.deployment.serving.max_body_bytes
+        # BentoML wraps an API anew, and inspects its signature, whenever it is looked up: once is enough.
+        vars(self).update({name: getattr(self, name) for name in ("rank", "rank_batch")})
         if owner := os.environ.get("UNISCALE_OWNER"):
             threading.Thread(target=end_with, args=(int(owner), _stop_supervisor), daemon=True).start()
 
@@ -168,8 +172,8 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 def _live() -> Any:
     try:
-        return bentoml.get_current_service()
-    except bentoml.exceptions.BentoMLException:  # before start-up has ended, or after shutdown began
+        return get_current_service()
+    except BentoMLException:  # before start-up has ended, or after shutdown began
         return None
 
 
