@@ -50,6 +50,10 @@ class Telemetry:
             ["outcome"],
             registry=registry,
         )
+        # A rate or an increase needs a value from before: a series that began with its first event would hide it.
+        for counter, outcomes in ((self.swaps, ("accepted", "refused")), (self.item_reloads, ("done", "failed"))):
+            for outcome in outcomes:
+                counter.labels(outcome)
         self.shadows = Counter(
             "uniscale_shadows_total", "Shadow scorings: scored, dropped or failed", ["outcome"], registry=registry
         )
