@@ -78,7 +78,9 @@ class Telemetry:
             registry=registry,
         )
         self.log_dropped = Counter(
-            "uniscale_log_rows_dropped_total", "Serving-log rows dropped because the buffer was full", registry=registry
+            "uniscale_log_rows_dropped_total",
+            "Serving-log rows dropped: for a full buffer, or as no file took them",
+            registry=registry,
         )
 
     def states_changed(self, size_bytes: int, states: int, evicted: int) -> None:
