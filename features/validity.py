@@ -177,12 +177,16 @@ REFUSED = """
     FROM (SELECT request_id, day, unnest(item_ids) AS item_id FROM judged_candidates WHERE reason IS NULL) listed
     LEFT JOIN known_items i USING (item_id) LEFT JOIN known_requests r USING (request_id)
     WHERE reason IS NOT NULL"""
-SHORTENED = """
+OF_LISTS = """
+    FROM (SELECT request_id, list(item_id) AS refused FROM judged_listed_items GROUP BY request_id) bad
+    WHERE judged_candidates.request_id = bad.request_id AND reason IS NULL"""
+EMPTIED = f"""
+    UPDATE judged_candidates SET reason = 'lists no valid item' {OF_LISTS} AND len(refused) = len(item_ids)"""
+SHORTENED = f"""
     UPDATE judged_candidates SET
         item_ids = list_filter(item_ids, lambda item: NOT list_contains(refused, item)),
         scores = list_filter(scores, lambda score, place: NOT list_contains(refused, item_ids[place]))
-    FROM (SELECT request_id, list(item_id) AS refused FROM judged_listed_items GROUP BY request_id) bad
-    WHERE judged_candidates.request_id = bad.request_id AND reason IS NULL"""
+    {OF_LISTS}"""
 
 
 def leave_out(connection: duckdb.DuckDBPyConnection) -> int:
@@ -193,11 +197,8 @@ def leave_out(connection: duckdb.DuckDBPyConnection) -> int:
     Returns:
         Listed items that stay.
     """
-    connection.execute(REFUSED)
-    connection.execute(SHORTENED)
-    connection.execute("""
-        UPDATE judged_candidates SET reason = 'lists no valid item'
-        WHERE item_ids = [] AND reason IS NULL AND request_id IN (SELECT request_id FROM judged_listed_items)""")
+    for statement in (REFUSED, EMPTIED, SHORTENED):  # a refused list goes to quarantine as it was
+        connection.execute(statement)
     stay = "SELECT coalesce(sum(len(item_ids)), 0) FROM judged_candidates WHERE reason IS NULL"
     return int(connection.execute(stay).fetchall()[0][0])
 

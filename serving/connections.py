@@ -21,11 +21,10 @@ UNREAD_SECONDS = 10.0  # for answers that the kernel's buffers have no room for,
 class BoundedProtocol(HttpToolsProtocol):
     """One connection; a head that is late is refused with 408, one that is too large with 431."""
 
-    _unread: asyncio.TimerHandle  # from a pause of writing on
-
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._late: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None  # from a pause of writing or a close on
         self._head: int | None = None  # bytes of a head that is not complete, after those that brought its beginning
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -45,6 +44,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more to expect."""
         self._stop_expecting()
+        self._was_read()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -60,17 +60,24 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """A head that began while the request was in work has its time from now on."""
         super().on_response_complete()
-        if self._head is not None:
+        if self.transport.is_closing():
+            self._close()
+        elif self._head is not None:
             self._expect()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """No further request."""
+        self._close()
+
     def pause_writing(self) -> None:
-        """The client has to read on; a close would wait for it."""
+        """The client has to read on."""
         super().pause_writing()
-        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+        self._has_to_read()
 
     def resume_writing(self) -> None:
-        """It did."""
-        self._unread.cancel()
+        """It did, but for a last answer's end."""
+        if not self.transport.is_closing():
+            self._was_read()
         super().resume_writing()
 
     def _expect(self) -> None:
@@ -87,7 +94,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _give_up(self) -> None:
         if self._head is not None:
             self._refuse(408, f"the request's head took longer than {HEAD_SECONDS:g} s to arrive")
-        self.transport.close()
+        self._close()
 
     def _refuse(self, status: int, message: str) -> None:
         body = json.dumps(error_body(message)).encode()
@@ -95,4 +102,18 @@ class BoundedProtocol(HttpToolsProtocol):
         length = b"content-length: %d\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + kind + length + body)
         self._head = None
+        self._close()
+
+    def _close(self) -> None:
+        """Without waiting for good until the client has read what is left, which may be too little for a pause."""
         self.transport.close()
+        self._has_to_read()
+
+    def _has_to_read(self) -> None:
+        if self._unread is None:
+            self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def _was_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None

@@ -39,7 +39,9 @@ def page(loads: Sequence[Load], knee: float | None, p99_ms: float, candidates: i
 
 def _table(loads: Sequence[Load]) -> str:
     names = ("p50", "p95", "p99", "p99.9")
-    head = "".join(f"<th>{name}</th>" for name in ("rate", "achieved", *names, "errors", "fallbacks"))
+    head = "".join(
+        f"<th>{name}</th>" for name in ("rate", "achieved", *names, "errors", "fallbacks", "taken by the host")
+    )
     rows = ""
     for one in loads:
         latency = one.latency_ms or {}
@@ -48,5 +50,6 @@ def _table(loads: Sequence[Load]) -> str:
             ", ".join(f"{count} × {name}" for name, count in kinds.items()) or "0"
             for kinds in (one.errors, one.fallbacks)
         ]
+        cells.append("–" if one.stolen is None else f"{one.stolen:.1%}")
         rows += "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
     return f"<table><tr>{head}</tr>{rows}</table>"

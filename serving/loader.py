@@ -118,7 +118,7 @@ def load_ranker(
             count=lambda outcome: telemetry.item_reloads.labels(outcome).inc(),
         ),
         store,
-        LogWriter(log, interval_seconds=serving.log_flush_seconds),
+        LogWriter(log, interval_seconds=serving.log_flush_seconds, count=telemetry.log_dropped.inc),
         telemetry,
         shadow_log=LogWriter(log / SHADOWS, interval_seconds=serving.log_flush_seconds, schema=SHADOW_SCHEMA),
         input_log=InputLog(

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,21 @@ from uniscale.serving_log import SCHEMA
 
 
 class LogWriter:
-    """Rows of a schema to `folder/day=YYYY-MM-DD/*.parquet`, flushed every `interval_seconds` and on `close`."""
+    """Rows of a schema to `folder/day=YYYY-MM-DD/*.parquet`, flushed every `interval_seconds` and on `close`.
 
-    def __init__(self, folder: Path, capacity: int = 20_000, interval_seconds: float = 2.0, schema: pa.Schema = SCHEMA):
+    `count` is told how many rows were dropped, whenever some are.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        capacity: int = 20_000,
+        interval_seconds: float = 2.0,
+        schema: pa.Schema = SCHEMA,
+        count: Callable[[int], None] = lambda rows: None,
+    ):
         self._folder, self._schema, self._columns = Path(folder), schema, frozenset(schema.names)
-        self._capacity, self._interval_seconds = capacity, interval_seconds
+        self._capacity, self._interval_seconds, self._count = capacity, interval_seconds, count
         self._rows: deque[Mapping[str, Any]] = deque()
         self._stop = threading.Event()
         self._writing = threading.Lock()
@@ -38,7 +48,7 @@ class LogWriter:
         """Take a row of the schema's columns; False when the buffer is full and the row was dropped."""
         assert row.keys() == self._columns, f"row and log differ in {sorted(row.keys() ^ self._columns)}"
         if len(self._rows) >= self._capacity:
-            self.dropped += 1
+            self._drop(1)
             return False
         self._rows.append(row)
         return True
@@ -60,15 +70,19 @@ class LogWriter:
                     self._rows.extendleft(reversed(rows))
                 except pa.ArrowException as error:  # rows no file can hold: keeping them would stop every later flush
                     self.error = f"{type(error).__name__}: {error}"
-                    self.dropped += len(rows)
+                    self._drop(len(rows))
 
     def close(self) -> None:
         """Stop the thread and write what is left; rows that still cannot be written count as dropped."""
         self._stop.set()
         self._thread.join()
         self.flush()
-        self.dropped += len(self._rows)
+        self._drop(len(self._rows))
         self._rows.clear()
+
+    def _drop(self, rows: int) -> None:
+        self.dropped += rows
+        self._count(rows)
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_seconds):

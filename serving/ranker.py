@@ -247,8 +247,7 @@ class Ranker:
             "latency_ms": 1000 * seconds,
             "features_hash": ranking.features_hash,
         }
-        if not self._log.append(row):
-            self.telemetry.log_dropped.inc()
+        self._log.append(row)
         self.telemetry.stages.labels("total").observe(seconds)
         self.telemetry.answers.labels(variant, version, fallback or "none").inc()
         self.telemetry.candidates.observe(len(ask.item_ids))

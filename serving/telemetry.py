@@ -50,6 +50,10 @@ class Telemetry:
             ["outcome"],
             registry=registry,
         )
+        # A rate or an increase needs a value from before: a series that began with its first event would hide it.
+        for counter, outcomes in ((self.swaps, ("accepted", "refused")), (self.item_reloads, ("done", "failed"))):
+            for outcome in outcomes:
+                counter.labels(outcome)
         self.shadows = Counter(
             "uniscale_shadows_total", "Shadow scorings: scored, dropped or failed", ["outcome"], registry=registry
         )
@@ -74,7 +78,9 @@ class Telemetry:
             registry=registry,
         )
         self.log_dropped = Counter(
-            "uniscale_log_rows_dropped_total", "Serving-log rows dropped because the buffer was full", registry=registry
+            "uniscale_log_rows_dropped_total",
+            "Serving-log rows dropped: for a full buffer, or as no file took them",
+            registry=registry,
         )
 
     def states_changed(self, size_bytes: int, states: int, evicted: int) -> None:

@@ -5,7 +5,7 @@ block is searched by an inverted file made of its own vectors alone, the part ex
 an answer, and a search costs at most `BLOCK` cosines and `PROBES` lists a full block.
 
 Queries of the same words in another order have the same vector but for the rounding of its sums, so the first typed of
-those nearest is found within that rounding: an answer is the same in whatever batch and on whatever machine.
+those nearest is found within that rounding (in a full block, of its `TIED` nearest), whatever batch a title comes in.
 """
 
 from collections.abc import Iterator

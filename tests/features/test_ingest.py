@@ -183,6 +183,8 @@ def test_a_listed_item_that_is_refused_leaves_its_list_and_the_list_goes_on(tmp_
     assert clean[other["request_id"]]["item_ids"] == other["item_ids"][1:] and lone["request_id"] not in clean
     refused = pq.read_table(tmp_path / "clean" / "quarantine" / "listed_items.parquet")
     assert sorted(refused["item_id"].to_pylist()) == ["future", "nothing", "nowhere", "price"]
+    (whole,) = pq.read_table(tmp_path / "clean" / "quarantine" / "candidates.parquet").to_pylist()
+    assert whole["item_ids"] == ["nowhere"] and whole["reason"] == "lists no valid item"
 
 
 def test_too_large_a_share_stops_the_run_and_keeps_the_evidence(tmp_path):

@@ -123,6 +123,14 @@ def test_every_series_of_the_rules_and_of_the_dashboard_is_written():
     assert all(rule["annotations"]["action"] for rule in rules)
 
 
+def test_what_a_rule_sees_the_increase_of_is_shown_before_it_happens():
+    """To Prometheus a counter that appears with 1 has not increased."""
+    shown = Telemetry().exposition().decode().splitlines()
+    asked = [re.search(r"increase\((.+)\[", rule["expr"]) for rule in RULES["uniscale-serving"]]
+    series = [found[1] for found in asked if found]
+    assert len(series) == 3 and {f"{one} 0.0" for one in series} <= set(shown)
+
+
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
 def test_promtool_fires_each_rule_of_the_service_on_its_fault_and_none_on_quiet_counters(tmp_path):
     """In a minute 60 answers; loud, 6 more by popularity, 6 refused, and one of each other thing to report."""

@@ -20,14 +20,16 @@ WAIT = 20.0  # seconds until a test gives up; none is waited for where the law h
 
 async def app(scope, receive, send):
     """Reads the body and answers its length; /refuse is answered before the body is read, /slow later than a head,
-    /much at length."""
+    /much and a number at length."""
     if scope["path"] == "/slow":
         await asyncio.sleep(1.5 * connections.HEAD_SECONDS)
     length, more = 0, scope["path"] != "/refuse"
     while more:
         message = await receive()
         length, more = length + len(message.get("body", b"")), message.get("more_body", False)
-    body = bytes(MUCH) if scope["path"] == "/much" else str(length).encode()
+    path = scope["path"].removeprefix("/")
+    size = MUCH if path == "much" else int(path) if path.isdigit() else None
+    body = str(length).encode() if size is None else bytes(size)
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -38,6 +40,7 @@ def server(monkeypatch):
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
     monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.3)
     with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # else the kernel chooses, each time anew
         listening.bind(("127.0.0.1", 0))
         listening.listen(64)
         config = uvicorn.Config(app, http=BoundedProtocol, lifespan="off", log_config=None, timeout_keep_alive=75)
@@ -142,6 +145,22 @@ def test_who_does_not_read_an_answer_is_given_up(server):
         client.sendall(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(3 * connections.UNREAD_SECONDS)
         assert 0 < len(rest(client)) < MUCH
+
+
+def test_who_does_not_read_the_end_of_a_last_answer_is_given_up_too(server):
+    """More than the kernel's buffers hold, and too little for the transport to pause its writer."""
+
+    def read_late(path):
+        with socket.socket() as client:
+            client.settimeout(WAIT)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            client.connect(server)
+            client.sendall(b"GET /%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path)
+            time.sleep(3 * connections.UNREAD_SECONDS)
+            return len(rest(client))
+
+    size = read_late(b"much") + 32_768
+    assert read_late(b"%d" % size) < size
 
 
 def test_who_reads_a_long_answer_is_answered_again(server, monkeypatch):

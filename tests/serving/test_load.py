@@ -138,9 +138,15 @@ def test_what_holds():
 
 
 def test_the_report_is_json_and_a_page_that_fetches_nothing():
-    loads = [HELD, replace(HELD, rate=20.0, errors={"429": 3, "<b>": 1})]
+    loads = [HELD, replace(HELD, rate=20.0, stolen=0.25, errors={"429": 3, "<b>": 1})]
     text = page(loads, 10.0, 100.0, 200)
-    assert "10 requests a second" in text and "3 × 429" in text and "<b>" not in text and text.count("<svg") == 4
+    assert (
+        "10 requests a second" in text
+        and "3 × 429" in text
+        and "<td>25.0%</td>" in text
+        and "<b>" not in text
+        and text.count("<svg") == 4
+    )
     assert not any(mark in text for mark in ("http://", "https://", "src=", "href=", "<script"))
     report = json.loads(json.dumps(as_json(loads, 10.0, 100.0, 200), allow_nan=False))
     assert report["knee"] == {"rate": 10.0, "p99_ms": 100.0} and report["loads"][0]["latency_ms"]["p99.9"] == 30.0

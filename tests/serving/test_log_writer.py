@@ -92,6 +92,20 @@ def test_the_thread_flushes_by_itself_and_leaves_only_whole_files(tmp_path):
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
 
 
+def test_every_dropped_row_is_told_whatever_dropped_it(tmp_path):
+    """A full buffer, rows that no file can hold, and a folder that cannot be written at the end."""
+    counted = []
+    writer = LogWriter(tmp_path / "log", capacity=2, interval_seconds=60, count=counted.append)
+    for number in range(3):
+        writer.append({**row(number), "latency_ms": "long"})
+    writer.flush()
+    (tmp_path / "log").rename(tmp_path / "elsewhere")
+    (tmp_path / "log").write_text("a file where the folder should be")
+    writer.append(row(3))
+    writer.close()
+    assert counted == [1, 2, 1] and writer.dropped == 4
+
+
 def test_a_row_with_other_columns_is_refused(tmp_path):
     writer = LogWriter(tmp_path, interval_seconds=60)
     with pytest.raises(AssertionError, match="latency"):
