@@ -59,9 +59,10 @@ def ingest(config: IngestConfig, logs: Path, out: Path) -> dict[str, Any]:
                     f"{table.name}: dropped columns {dropped}, which description.json does not name"
                 )
             judge(connection, table, description, config)
-            if table.name == "candidates":
-                report["tables"][LISTED] = _counts(connection, LISTED, valid=leave_out(connection))
+            stay = leave_out(connection) if table.name == "candidates" else 0
             report["tables"][table.name] = _counts(connection, table.name)
+            if table.name == "candidates":
+                report["tables"][LISTED] = _counts(connection, LISTED, valid=stay)
             progress.advance(note=table.name)
         report["requests_by_day"] = _requests_by_day(connection)
         report["warnings"] += _warnings(connection, description, report["requests_by_day"])

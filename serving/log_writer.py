@@ -68,7 +68,7 @@ class LogWriter:
                 except OSError as error:
                     self.error = f"{type(error).__name__}: {error}"
                     self._rows.extendleft(reversed(rows))
-                except pa.ArrowException as error:  # rows no file can hold: keeping them would stop every later flush
+                except Exception as error:  # rows no file can hold: keeping them would stop every later flush
                     self.error = f"{type(error).__name__}: {error}"
                     self._drop(len(rows))
 

@@ -54,7 +54,8 @@ def nearest(folder: Path, titles: np.ndarray, asked: np.ndarray) -> tuple[np.nda
 
     def offer(places: np.ndarray, cosine: np.ndarray, rows: np.ndarray) -> None:
         better = cosine > best[places] + EQUAL
-        best[places[better]], row[places[better]] = cosine[better], rows[better]
+        row[places[better]] = rows[better]
+        best[places] = np.maximum(best[places], cosine)
 
     for number in range(int(partial.max(initial=-1)) + 1):
         first = number * BLOCK

@@ -99,11 +99,13 @@ def test_every_dropped_row_is_told_whatever_dropped_it(tmp_path):
     for number in range(3):
         writer.append({**row(number), "latency_ms": "long"})
     writer.flush()
+    writer.append({**row(4), "user_id": "\ud800"})  # half a character, which no UTF-8 has
+    writer.flush()
     (tmp_path / "log").rename(tmp_path / "elsewhere")
     (tmp_path / "log").write_text("a file where the folder should be")
     writer.append(row(3))
     writer.close()
-    assert counted == [1, 2, 1] and writer.dropped == 4
+    assert counted == [1, 2, 1, 1] and writer.dropped == 5
 
 
 def test_a_row_with_other_columns_is_refused(tmp_path):
