@@ -182,9 +182,9 @@ def test_gamma_lies_between_0_and_1_and_depends_on_user_and_domain():  # eq. 7
     user = torch.randn(1, 3).expand(3, 3)
     gamma = dapga.gamma(user, torch.tensor([0, 0, 1]))
     assert ((gamma > 0) & (gamma < 1)).all()
-    assert torch.equal(gamma[0], gamma[1])
-    assert not torch.equal(gamma[0], gamma[2])
-    assert not torch.equal(gamma[:1], dapga.gamma(user[:1] + 1, torch.tensor([0])))
+    torch.testing.assert_close(gamma[0], gamma[1])  # where a row lies may change its last bit
+    assert not torch.allclose(gamma[0], gamma[2])
+    assert not torch.allclose(gamma[:1], dapga.gamma(user[:1] + 1, torch.tensor([0])))
 
 
 @pytest.mark.parametrize(
