@@ -53,7 +53,7 @@ class Deployment(BaseModel):
         """
         path = Path(folder) / FILE
         if not path.exists():
-            raise ServingError(f"no {FILE} in {folder}: give a folder that serving.deploy.package wrote")
+            raise ServingError(f"no {FILE} in {folder}: give a folder that `uniscale package` wrote")
         raw: Any = read_json(path)
         try:
             return cls.model_validate(raw)
