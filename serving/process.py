@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def running(
 
     Raises:
         ConfigError: a host off loopback without UNISCALE_API_KEY.
-        ServingError: the service died or was not ready in time; quotes the end of its output.
+        ServingError: UNISCALE_API_KEY_FILE holds no key; the service died or was not ready in time, and its last words.
     """
     deployment, log = Path(deployment).resolve(), Path(log).resolve()
     manifest = Deployment.load(deployment)
@@ -108,6 +108,24 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
+def api_key(environment: Mapping[str, str]) -> str | None:
+    """The key that clients must send, None where there is none.
+
+    Raises:
+        ServingError: the file that should hold it cannot be read or is empty.
+    """
+    path = environment.get("UNISCALE_API_KEY_FILE")
+    if not path:
+        return environment.get("UNISCALE_API_KEY") or None
+    try:
+        key = Path(path).read_text().strip()
+    except OSError as error:
+        raise ServingError(f"UNISCALE_API_KEY_FILE names {path}, which cannot be read: {error.strerror}") from None
+    if not key:
+        raise ServingError(f"{path} is empty, and an empty key is everyone's: write the API key into it")
+    return key
+
+
 def end_with(owner: int, stop: Callable[[], None], interval_seconds: float = 1.0) -> None:
     """Call `stop` once process `owner` is gone: a run that was killed leaves no service behind."""
     with suppress(ProcessLookupError):
@@ -137,7 +155,7 @@ def _checked_host(host: str) -> str:
         local = ipaddress.IPv4Address(host).is_loopback
     except ValueError:
         raise ConfigError(f"serving.host is {host!r}: give an IPv4 address such as 127.0.0.1") from None
-    if not local and not (os.environ.get("UNISCALE_API_KEY") or os.environ.get("UNISCALE_API_KEY_FILE")):
+    if api_key(os.environ) is None and not local:
         raise ConfigError(f"serving.host is {host}, off loopback: set UNISCALE_API_KEY, or serve on 127.0.0.1")
     return host
 

@@ -32,7 +32,7 @@ from serving.connections import BoundedProtocol
 from serving.deployment import Examples
 from serving.guard import Guard
 from serving.openapi import document
-from serving.process import end_with
+from serving.process import api_key, end_with
 from serving.schemas import RankBatchRequest, RankBatchResponse, RankRequest, RankResponse, Shares, error_body
 from uniscale.errors import ServingError
 
@@ -52,6 +52,9 @@ class RankingService:
     """Ranks a request's candidates by the model of its user's variant."""
 
     def __init__(self) -> None:
+        # First, as the supervisor starts a worker that fails again and again.
+        if owner := os.environ.get("UNISCALE_OWNER"):
+            threading.Thread(target=end_with, args=(int(owner), _stop_supervisor), daemon=True).start()
         from serving.loader import load_ranker
 
         # BentoML logs a traceback for every body that is not a request, which would let anyone fill the disk.
@@ -68,8 +71,6 @@ class RankingService:
         self.max_body_bytes = self.ranker.deployment.serving.max_body_bytes
         # BentoML wraps an API anew, and inspects its signature, whenever it is looked up: once is enough.
         vars(self).update({name: getattr(self, name) for name in ("rank", "rank_batch")})
-        if owner := os.environ.get("UNISCALE_OWNER"):
-            threading.Thread(target=end_with, args=(int(owner), _stop_supervisor), daemon=True).start()
 
     @bentoml.api(route="/rank", output_spec=RankResponse)
     async def rank(self, request: RankRequest, /) -> Any:
@@ -147,19 +148,6 @@ class RankingService:
 
 def _json(body: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(to_json(body), status, headers, media_type="application/json")  # five times as fast as json.dumps
-
-
-def api_key(environment: Mapping[str, str]) -> str | None:
-    """The key that clients must send, None where there is none.
-
-    Raises:
-        ServingError: the file that should hold it is empty.
-    """
-    if path := environment.get("UNISCALE_API_KEY_FILE"):
-        if not (key := Path(path).read_text().strip()):
-            raise ServingError(f"{path} is empty, and an empty key is everyone's: write the API key into it")
-        return key
-    return environment.get("UNISCALE_API_KEY") or None
 
 
 def _stop_supervisor() -> None:

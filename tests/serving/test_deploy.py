@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from serving.deploy import _models, package, popularity_feature, running
 from serving.deployment import Deployment
-from serving.process import end_with
+from serving.process import api_key, end_with
 from serving.weights import export_half
 from tests.sample_folder import SPEC
 from uniscale.artifacts import write_json
@@ -133,14 +133,14 @@ def test_off_loopback_a_key_is_asked_for_before_anything_starts(tmp_path, monkey
 
 
 def test_an_empty_key_is_no_key(tmp_path):
-    from serving.service import api_key
-
     file = tmp_path / "key"
     file.write_text("secret\n")
     assert api_key({"UNISCALE_API_KEY_FILE": str(file)}) == "secret"
     file.write_text("\n")
     with pytest.raises(ServingError, match="is empty"):
         api_key({"UNISCALE_API_KEY_FILE": str(file)})
+    with pytest.raises(ServingError, match="cannot be read: No such file"):
+        api_key({"UNISCALE_API_KEY_FILE": str(tmp_path / "nowhere")})
     assert api_key({"UNISCALE_API_KEY": ""}) is None
 
 

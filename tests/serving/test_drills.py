@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -11,6 +13,7 @@ from datetime import timedelta
 from http.client import HTTPConnection
 
 import httpx
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -159,3 +162,15 @@ def test_a_killed_worker_comes_back_while_the_other_answers(live):
 
     assert eventually(lambda: pid if (pid := ask()) not in {*before, killed, None} else None)
     assert answered > 0 and lost <= 3, (answered, lost)
+
+
+def test_a_service_ended_before_it_is_ready_leaves_no_process_behind(live, tmp_path):
+    """By then its supervisor has started a worker; one that cannot load it would start again and again."""
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "uniscale.cli", "serve", "--deployment", live.folder / "deployment", "--log", log]
+    serving = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children = psutil.Process(serving.pid).children
+    started = eventually(lambda: found if len(found := children(recursive=True)) > 1 else None)
+    serving.terminate()
+    assert serving.wait(60) != 0
+    assert psutil.wait_procs(started, timeout=30)[1] == [] and not (log / "_bentoml").exists()

@@ -38,6 +38,7 @@ def serve(
 
     c = configuration(config, settings)
     file, stop = routing or routing_of(log), threading.Event()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until it is ready: what was started ends too
     with running(c, deployment, log, routing=file) as url:
         typer.echo(f"{url} serves {deployment}; its routing file is {file}; Ctrl-C ends it")
         for number in (signal.SIGINT, signal.SIGTERM):
