@@ -185,7 +185,7 @@ def _warnings(connection: duckdb.DuckDBPyConnection, description: LogDescription
         SELECT count(*) FROM judged_events e ANTI JOIN judged_exposures x
         ON e.request_id = x.request_id AND e.item_id = x.item_id AND x.reason IS NULL
         WHERE e.reason IS NULL AND e.request_id IS NOT NULL""").fetchall()[0][0]
-    found += _shifted_days(connection, next(iter(description.tasks.values())))
+    found += _shifted_days(connection, next(iter(description.tasks.values()), ""))
     return [*found, f"{unseen} events name a request that did not show their item"] if unseen else found
 
 

@@ -1,4 +1,4 @@
-"""The report of a load as one small HTML file: a table, latency by percentile, and latency by rate."""
+"""The report of a load as one small HTML file: a table, latency by percentile, by rate and by second."""
 
 from collections.abc import Sequence
 from html import escape

@@ -145,9 +145,8 @@ def test_the_rest_becomes_samples(spoilt, spark, tmp_path):
     }  # fmt: skip
 
     kinds = dict(ask("SELECT kind, count(*) FROM shown WHERE domain = 'search' GROUP BY 1"))
-    asked = ask("SELECT count(*) FROM log_exposures SEMI JOIN (FROM rows WHERE query_rule = 0) USING (request_id)")[0][
-        0
-    ]
+    shown_in = "log_exposures SEMI JOIN (FROM rows WHERE query_rule = 0) USING (request_id)"
+    asked = ask(f"SELECT count(*) FROM {shown_in}")[0][0]
     assert kinds[Sampling.EXPOSED] == asked
     wanted = config.samples.unexposed_per_exposed * asked
     assert kinds[Sampling.UNEXPOSED] + searches["unexposed_short"] == wanted

@@ -331,6 +331,12 @@ def test_a_day_whose_events_are_hours_late_is_reported(tmp_path):
     assert re.fullmatch(r"click events of 2026-01-11 follow their requests by 8\.\d h, .* another time zone\?", warning)
 
 
+def test_logs_without_a_task_have_no_delays(tmp_path):
+    logs = small()
+    logs.description = replace(DESCRIPTION, tasks={})
+    assert run(logs, tmp_path)["warnings"] == []
+
+
 def test_no_valid_request_stops_the_run(tmp_path):
     logs = small()
     for row in logs.requests:
